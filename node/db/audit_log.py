@@ -1,0 +1,101 @@
+"""The access log's writing and reading side; places are given by the sequencer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, or_, select
+
+from node.db.models import AccessEvent, AccessIndex, AccessPosition, AccessUnsequenced, LogHead
+from node.services.ports import EncodedEvent
+
+_INSERT_EVENT = insert(AccessEvent)
+_INSERT_UNSEQUENCED = insert(AccessUnsequenced)
+
+PAGE = 500
+
+
+def append_events(connection: Connection, events: Sequence[EncodedEvent]) -> None:
+    """Insert events in the caller's transaction; they are durable when it commits."""
+    if not events:
+        return
+    connection.execute(
+        _INSERT_EVENT,
+        [{"event_id": event.event_id, "payload": event.payload, "nonce": event.nonce} for event in events],
+    )
+    connection.execute(_INSERT_UNSEQUENCED, [{"event_id": event.event_id} for event in events])
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which rows a reader may and wants to see; empty tuples and None do not restrict.
+
+    ``issuers`` and ``doc_types`` hold lower-case keys, times are microseconds UTC, ``after`` is a position.
+    """
+
+    uri_key: str | None = None
+    holder_refs: tuple[str, ...] = ()
+    client_id: str | None = None
+    consent_id: str | None = None
+    action: str | None = None
+    outcome: str | None = None
+    from_us: int | None = None
+    until_us: int | None = None
+    issuers: tuple[str, ...] = ()
+    doc_types: tuple[str, ...] = ()
+    after: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A sequenced event: its place and its payload as written."""
+
+    position: int
+    doc_n: int
+    payload: bytes
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The payload, read back."""
+        value: dict[str, Any] = json.loads(self.payload)
+        return value
+
+
+def read_log(connection: Connection, wanted: LogFilter, limit: int) -> list[LogRow]:
+    """Return rows in order of position, at most ``limit``."""
+    statement = (
+        select(AccessPosition.position, AccessPosition.doc_n, AccessEvent.payload)
+        .join(AccessIndex, AccessIndex.position == AccessPosition.position)
+        .join(AccessEvent, AccessEvent.event_id == AccessPosition.event_id)
+        .where(AccessIndex.position > wanted.after, *_conditions(wanted))
+        .order_by(AccessIndex.position)
+        .limit(limit)
+    )
+    return [LogRow(position, doc_n, bytes(payload)) for position, doc_n, payload in connection.execute(statement)]
+
+
+def _conditions(wanted: LogFilter) -> Iterator[Any]:
+    equal = {
+        AccessIndex.uri_key: wanted.uri_key,
+        AccessIndex.client_id: wanted.client_id,
+        AccessIndex.consent_id: wanted.consent_id,
+        AccessIndex.action: wanted.action,
+        AccessIndex.outcome: wanted.outcome,
+    }
+    yield from (column == value for column, value in equal.items() if value is not None)
+    if wanted.holder_refs:
+        yield AccessIndex.holder_ref.in_(wanted.holder_refs)
+    if wanted.issuers:
+        yield AccessIndex.issuer_key.in_(wanted.issuers)
+    if wanted.doc_types:
+        yield or_(AccessIndex.doc_type_key.in_(wanted.doc_types))
+    if wanted.from_us is not None:
+        yield AccessIndex.at_us >= wanted.from_us
+    if wanted.until_us is not None:
+        yield AccessIndex.at_us < wanted.until_us
+
+
+def log_size(connection: Connection) -> int:
+    """Return how many events have a place."""
+    return connection.execute(select(LogHead.size)).scalar_one()

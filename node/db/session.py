@@ -1,0 +1,103 @@
+"""The database connection: SQLite or PostgreSQL, opened so that a commit that returned has reached the disk."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+BUSY_TIMEOUT_MS = 10_000
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 10_000
+
+
+class NotDurable(Exception):
+    """The database's settings let a commit return before its data is on the disk."""
+
+
+class Database:
+    """One engine and the two ways to use it: ``reading`` and ``writing``, each one transaction."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        """Take an SQLAlchemy URL, ``sqlite:///…`` or ``postgresql+psycopg://…``; nothing is opened yet."""
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url, pool_size)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that only reads; on SQLite it takes no write lock."""
+        with self.engine.connect().execution_options(reads_only=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that may write; SQLite begins it IMMEDIATE, so that waiting replaces failing half-way."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def require_durable(self) -> None:
+        """Raise NotDurable, in plain words, when a commit would not survive a crash."""
+        with self.reading() as connection:
+            complaint = _sqlite_complaint(connection) if self.is_sqlite else _postgresql_complaint(connection)
+        if complaint:
+            raise NotDurable(complaint)
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver's own transaction handling begins too late; the "begin" listener below does it instead.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(url: str, pool_size: int) -> Engine:
+    options = (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} "
+        f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+    )
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10, "options": options, "application_name": "locker-node"},
+    )
+
+
+def _sqlite_complaint(connection: Connection) -> str | None:
+    if connection.exec_driver_sql("PRAGMA synchronous").scalar_one() < 2:
+        return "SQLite's synchronous setting is below FULL, so a power cut could lose log rows"
+    if connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() != "wal":
+        return "SQLite could not switch to its write-ahead log; is the folder on a network drive?"
+    return None
+
+
+def _postgresql_complaint(connection: Connection) -> str | None:
+    for setting, good in (("fsync", {"on"}), ("synchronous_commit", {"on", "remote_write", "remote_apply"})):
+        try:
+            with connection.begin_nested():
+                value = connection.execute(text(f"SHOW {setting}")).scalar_one()
+        except DBAPIError:
+            continue  # a distributed database that speaks the protocol has no such switch
+        if value not in good:
+            return f"PostgreSQL runs with {setting}={value}, so a crash could lose log rows that were already relied on"
+    return None

@@ -1,0 +1,87 @@
+"""The node's own keys, as files that only the service can read."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.contract.sealing import OpeningKey
+from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey
+
+KEY_FOLDER = "keys"
+_REGISTRATION = "registration.pem"
+_CLIENT = "client.pem"
+_WAITING = "waiting-holders.pem"
+_HOLDER_HASH = "holder-hash.key"
+_LOG_TAG = "log-tag.key"
+
+
+class KeyFault(Exception):
+    """A key file is missing, of another kind, or open to other users; the text names the file."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeKeys:
+    """``docs/keys.md`` says of each: purpose, rotation, what its loss and its theft cost."""
+
+    registration: SigningKey
+    client: SigningKey
+    waiting_holders: OpeningKey
+    holder_hash: bytes
+    log_tag: bytes
+
+    @property
+    def public(self) -> KeySet:
+        """What the node publishes and an officer compares the fingerprint of."""
+        return KeySet([self.registration.public, self.client.public])
+
+
+def create_keys(folder: Path) -> NodeKeys:
+    """Make all keys in a new folder; raises FileExistsError when there are keys already."""
+    keys = NodeKeys(
+        SigningKey.generate(REGISTRATION), SigningKey.generate(CLIENT_ASSERTION), OpeningKey.generate(),
+        secrets.token_bytes(32), secrets.token_bytes(32),
+    )  # fmt: skip
+    place = folder / KEY_FOLDER
+    place.mkdir(mode=0o700, parents=True)
+    files = {
+        _REGISTRATION: keys.registration.pem(), _CLIENT: keys.client.pem(), _WAITING: keys.waiting_holders.pem(),
+        _HOLDER_HASH: keys.holder_hash.hex().encode(), _LOG_TAG: keys.log_tag.hex().encode(),
+    }  # fmt: skip
+    for name, content in files.items():
+        _write_private(place / name, content)
+    return keys
+
+
+def load_keys(folder: Path) -> NodeKeys:
+    """Read all keys; raises KeyFault."""
+    place = folder / KEY_FOLDER
+    try:
+        return NodeKeys(
+            SigningKey.from_pem(REGISTRATION, _read_private(place / _REGISTRATION)),
+            SigningKey.from_pem(CLIENT_ASSERTION, _read_private(place / _CLIENT)),
+            OpeningKey.from_pem(_read_private(place / _WAITING)),
+            bytes.fromhex(_read_private(place / _HOLDER_HASH).decode("ascii")),
+            bytes.fromhex(_read_private(place / _LOG_TAG).decode("ascii")),
+        )
+    except ValueError as error:
+        raise KeyFault(f"a key file in {place} is damaged: {error}") from error
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as error:
+        raise KeyFault(f"{path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise KeyFault(f"{path}: other users can read this key; set its mode to 600")
+    return content

@@ -1,0 +1,207 @@
+"""Who may read what: a pure decision over a principal, a document and the revocations known. No I/O, no clock of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from node.contract.problems import (
+    DocumentNotFound,
+    DocumentRevoked,
+    Forbidden,
+    InvalidCredential,
+    MissingCredential,
+    OutOfScope,
+    ProblemError,
+    ServiceUnavailable,
+)
+from node.contract.tickets import Ticket, TicketRefused
+from node.contract.times import SECOND, parse_date
+from node.contract.uri import DocumentURI
+from node.services.ports import CatalogueDocument, Placement
+
+OPERATOR = "operator"
+AUDITOR = "auditor"
+MONITOR = "monitor"
+TOKEN_ROLES = (OPERATOR, AUDITOR, MONITOR)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScope:
+    """What a role token is limited to; empty tuples do not limit. Dates are ISO calendar dates of the rows seen."""
+
+    issuers: tuple[str, ...] = ()
+    doc_types: tuple[str, ...] = ()
+    office: str | None = None
+    from_date: str | None = None
+    until_date: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the members that limit."""
+        members = {
+            "issuers": list(self.issuers), "doc_types": list(self.doc_types), "office": self.office,
+            "from_date": self.from_date, "until_date": self.until_date,
+        }  # fmt: skip
+        return {name: value for name, value in members.items() if value}
+
+    @classmethod
+    def from_json(cls, members: Mapping[str, Any]) -> "TokenScope":
+        """Read what ``as_json`` wrote."""
+        return cls(
+            tuple(members.get("issuers", ())), tuple(members.get("doc_types", ())), members.get("office"),
+            members.get("from_date"), members.get("until_date"),
+        )  # fmt: skip
+
+    def covers(self, uri: DocumentURI, office: str | None = None) -> bool:
+        """Tell whether a document lies within the limits."""
+        return (
+            _within(uri.issuer, self.issuers)
+            and _within(uri.doc_type, self.doc_types)
+            and (self.office is None or self.office == office)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """A role token as stored; times are microseconds UTC."""
+
+    token_id: str
+    name: str
+    role: str
+    scope: TokenScope
+    created_us: int
+    expires_us: int
+    revoked_us: int | None
+
+    def require_current(self, now_us: int) -> None:
+        """Raise InvalidCredential ``token-revoked`` or ``token-expired`` unless the token is good now."""
+        if self.revoked_us is not None:
+            raise InvalidCredential(reason="token-revoked")
+        if self.expires_us <= now_us:
+            raise InvalidCredential("The access token has expired", reason="token-expired")
+
+
+@dataclass(frozen=True, slots=True)
+class LockerScope:
+    """A registered locker as the decision needs it: what it may ticket, and how fresh its revocation list is."""
+
+    iss: str
+    state: str
+    issuers: tuple[str, ...]
+    doc_types: tuple[str, ...]
+    list_age_us: int | None
+    bound_age_limit_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: exactly one of a ticket, a role token, or nobody."""
+
+    ticket: Ticket | None = None
+    token: TokenGrant | None = None
+
+    @property
+    def role(self) -> str:
+        """The role as the specification's ``x-roles`` names it."""
+        if self.ticket is not None:
+            return "ticket"
+        return self.token.role if self.token else "public"
+
+
+def require_readable(
+    principal: Principal,
+    uri: DocumentURI,
+    document: CatalogueDocument | None,
+    locker: LockerScope | None,
+    void_before_us: int | None,
+    now_us: int,
+) -> CatalogueDocument:
+    """Return the document when the principal may read it now; raises the problem that says why not.
+
+    The credential is judged before the document, so that nobody learns which URIs exist without one.
+    """
+    if principal.ticket is not None:
+        _require_ticket(principal.ticket, uri, locker, void_before_us, now_us)
+    elif principal.token is not None:
+        _require_operator(principal.token, uri, document, now_us)
+    else:
+        raise MissingCredential(headers={"WWW-Authenticate": "Bearer"})
+    if document is None:
+        raise DocumentNotFound()
+    return document
+
+
+def require_served(document: CatalogueDocument, principal: Principal) -> None:
+    """Raise DocumentRevoked when the document may no longer be given out, whoever asks."""
+    if document.status == "revoked":
+        raise DocumentRevoked()
+    ticket = principal.ticket
+    if ticket is not None and ticket.version is not None and not document.of_version(ticket.version):
+        raise DocumentNotFound(reason="version-not-known")
+
+
+def allowed_placements(document: CatalogueDocument, principal: Principal) -> tuple[Placement, ...]:
+    """Return the representations among which the request's headers may choose."""
+    ticket = principal.ticket
+    if ticket is None:
+        return document.of_version(document.current_version)
+    placements = document.of_version(ticket.version or document.current_version)
+    if ticket.representations is None:
+        return placements
+    allowed = tuple(placement for placement in placements if placement.media_type in ticket.representations)
+    if not allowed:
+        raise Forbidden(
+            "The ticket does not name a representation of this document", reason="representation-not-allowed"
+        )
+    return allowed
+
+
+def is_expired(document: CatalogueDocument, now_us: int) -> bool:
+    """Tell whether a document's last day of validity is over, in UTC."""
+    if document.expires_on is None:
+        return False
+    return parse_date(document.expires_on) < datetime.fromtimestamp(now_us / SECOND, UTC).date()
+
+
+def credential_refused(error: ProblemError) -> bool:
+    """Tell whether a refusal means that the caller has no valid credential at all: what floods are made of."""
+    return isinstance(error, MissingCredential | InvalidCredential)
+
+
+def _require_ticket(
+    ticket: Ticket, uri: DocumentURI, locker: LockerScope | None, void_before_us: int | None, now_us: int
+) -> None:
+    ticket.require_current(now_us)
+    if locker is None or locker.state != "active":
+        raise TicketRefused(reason="locker-not-active")
+    if not (_within(ticket.issuer, locker.issuers) and _within(ticket.doc_type, locker.doc_types)):
+        raise OutOfScope("This locker may not give tickets for this issuer or type", reason="locker-out-of-scope")
+    if (ticket.issuer.lower(), ticket.doc_type.lower(), ticket.doc_id.lower()) != (
+        uri.issuer.lower(), uri.doc_type.lower(), uri.doc_id.lower(),
+    ):  # fmt: skip
+        raise Forbidden("The ticket is for another document", reason="other-document")
+    if void_before_us is not None and ticket.issued_us <= void_before_us:
+        raise TicketRefused("The consent behind this ticket was revoked or narrowed", reason="consent-revoked")
+    if ticket.key_thumbprint is not None:
+        _require_fresh_list(locker)
+
+
+def _require_fresh_list(locker: LockerScope) -> None:
+    if locker.list_age_us is None or locker.list_age_us > locker.bound_age_limit_us:
+        raise ServiceUnavailable(
+            "The locker's revocation list is too old for a bound ticket",
+            reason="revocation-list-stale",
+            headers={"Retry-After": "60"},
+        )
+
+
+def _require_operator(token: TokenGrant, uri: DocumentURI, document: CatalogueDocument | None, now_us: int) -> None:
+    token.require_current(now_us)
+    if token.role != OPERATOR:
+        raise Forbidden("Only an operator's token reads documents", reason="role-not-allowed")
+    if not token.scope.covers(uri, document.office if document else token.scope.office):
+        raise OutOfScope(reason="token-out-of-scope")
+
+
+def _within(value: str, allowed: tuple[str, ...]) -> bool:
+    return not allowed or value.lower() in (item.lower() for item in allowed)
