@@ -1,0 +1,172 @@
+"""One thread that does in batches what many requests ask for one at a time."""
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from node.contract.problems import ServiceUnavailable
+
+log = structlog.get_logger("node.web.batches")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Waiter = asyncio.Future[R] | concurrent.futures.Future[R] | None
+
+
+class BatchWorker(Generic[T, R]):
+    """A named thread that takes everything waiting, up to a limit, and processes it with one call.
+
+    A batch is whatever came in while the batch before was being processed, so a lone item never waits for company and a
+    crowd shares one transaction. Items are processed in the order in which they were handed over. An item whose caller
+    has gone away is still processed: what was asked for is in the log either way.
+
+    ``setup`` and ``teardown`` run inside the thread, which therefore may own a database connection.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        process: Callable[[list[T]], Sequence[R | BaseException]],
+        *,
+        limit: int = 256,
+        queue_size: int = 4096,
+        setup: Callable[[], None] | None = None,
+        teardown: Callable[[], None] | None = None,
+    ) -> None:
+        self._process = process
+        self._limit = limit
+        self._queue_size = queue_size
+        self._setup = setup
+        self._teardown = teardown
+        self._entries: queue.SimpleQueue[tuple[T, Waiter[R]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._accepting = False
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and wait for its ``setup``; raises what ``setup`` raised."""
+        self._thread.start()
+        self._ready.result()
+        with self._lock:
+            self._accepting = True
+
+    def stop(self, timeout: float) -> bool:
+        """Take nothing more, process what was queued, and tell whether that was done within ``timeout`` seconds."""
+        with self._lock:
+            if self._accepting:
+                self._accepting = False
+                self._entries.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    async def submit(self, item: T) -> R:
+        """Have an item processed and return its result; raises what the processing raised, ServiceUnavailable when full."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._put(item, future)
+        return await future
+
+    def call(self, item: T, timeout: float) -> R:
+        """Do as ``submit`` from another thread; raises ServiceUnavailable when there is no result within ``timeout`` seconds."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a batch worker cannot wait for itself")
+        future: concurrent.futures.Future[R] = concurrent.futures.Future()
+        self._put(item, future)
+        concurrent.futures.wait((future,), timeout)
+        if not future.done():
+            raise ServiceUnavailable(reason="batch-timeout")
+        return future.result()
+
+    def post(self, item: T) -> None:
+        """Have an item processed in its turn without waiting; a failure is logged by its type's name."""
+        self._put(item, None)
+
+    def waiting(self) -> int:
+        """Return about how many items are queued."""
+        return self._entries.qsize()
+
+    def _put(self, item: T, waiter: Waiter[R]) -> None:
+        with self._lock:
+            if not self._accepting:
+                raise ServiceUnavailable(reason="stopping")
+            if self._entries.qsize() >= self._queue_size:
+                raise ServiceUnavailable(reason="queue-full", headers={"Retry-After": "1"})
+            self._entries.put((item, waiter))
+
+    def _run(self) -> None:
+        try:
+            if self._setup:
+                self._setup()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        try:
+            while batch := self._take():
+                self._complete(batch, self._outcomes([item for item, _ in batch]))
+        finally:
+            if self._teardown:
+                self._teardown()
+
+    def _take(self) -> list[tuple[T, Waiter[R]]]:
+        """Wait for one item and take with it what else waits; an empty list means that the end has come."""
+        batch: list[tuple[T, Waiter[R]]] = []
+        entry = self._entries.get()
+        while entry is not None:
+            batch.append(entry)
+            if len(batch) == self._limit:
+                return batch
+            try:
+                entry = self._entries.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._entries.put(None)  # the end comes after this batch; nothing can have been queued behind it
+        return batch
+
+    def _outcomes(self, items: list[T]) -> Sequence[R | BaseException]:
+        try:
+            outcomes = self._process(items)
+        except BaseException as error:
+            return [error] * len(items)
+        if len(outcomes) != len(items):
+            return [RuntimeError("the batch gave another number of results than it had items")] * len(items)
+        return outcomes
+
+    def _complete(self, batch: list[tuple[T, Waiter[R]]], outcomes: Sequence[R | BaseException]) -> None:
+        """Hand out the results, waking each event loop once."""
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | BaseException]]] = {}
+        for (_, waiter), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(waiter, asyncio.Future):
+                loops.setdefault(waiter.get_loop(), []).append((waiter, outcome))
+            elif waiter is not None:
+                _resolve(waiter, outcome)
+            elif isinstance(outcome, BaseException):
+                log.error("posted item failed", worker=self._thread.name, error=type(outcome).__name__)
+        for loop, results in loops.items():
+            try:
+                loop.call_soon_threadsafe(_resolve_all, results)
+            except RuntimeError:
+                log.warning("loop closed before its results came", worker=self._thread.name, results=len(results))
+
+
+def _resolve_all(results: list[tuple[asyncio.Future[R], R | BaseException]]) -> None:
+    for future, outcome in results:
+        _resolve(future, outcome)
+
+
+def _resolve(future: asyncio.Future[R] | concurrent.futures.Future[R], outcome: R | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, StopIteration):  # no future can carry one
+        future.set_exception(RuntimeError("the batch ended with StopIteration"))
+    elif isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
