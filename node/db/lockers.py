@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, tuple_, update
+from sqlalchemy import Connection, insert, select, tuple_, update
 
 from node.db.models import Locker, RevocationEntryRow
 
@@ -79,5 +79,5 @@ def void_moments(connection: Connection, pairs: Iterable[tuple[str, str]]) -> di
     return {(found.iss, found.consent_id): found.void_before_us for found in connection.execute(statement)}
 
 
-def _locker(row: Row[Any]) -> LockerRow:
+def _locker(row: tuple[Any, ...]) -> LockerRow:
     return LockerRow(*row)
