@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import connexion
 import jsonschema
 import pytest
 import yaml
+from connexion.resolver import Resolver
+from connexion.security import AbstractSecurityHandler
+from connexion.validators import VALIDATOR_MAP, JSONResponseBodyValidator, MediaTypeDict
 
+from node.contract.consents import PURPOSES
+from node.contract.holders import SCHEMES
 from node.contract.problems import PROBLEM_BASE, problem_types
+from node.contract.sealing import MAX_SEALED
+from node.contract.uri import MAX_URI
 
 ROOT = Path(str(importlib.resources.files("openapi")))
 SIDES = ("node", "locker")
@@ -152,19 +160,93 @@ def test_the_version_is_one_that_connexion_takes(side: str) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_connexion_accepts_the_whole_contract(side: str) -> None:
-    connexion = pytest.importorskip(
-        "connexion", reason="part of the base install; absent only in a core-only environment"
-    )
-
     def handler(**_: Any) -> tuple[dict[str, str], int, dict[str, str]]:
         return {"status": "ok"}, 200, {"Content-Type": "application/json"}
 
     app = connexion.FlaskApp(__name__)
-    app.add_api(BUNDLES[side].document, resolver=connexion.resolver.Resolver(lambda _: handler), strict_validation=True)
+    app.add_api(BUNDLES[side].document, resolver=Resolver(lambda _: handler), strict_validation=True)
     with app.test_client() as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/healthz", params={"unknown": "1"}).status_code == 400
         assert client.get("/metrics").status_code == 401, "an operation without its security handler fails closed"
+
+
+class AnyBearer(AbstractSecurityHandler):  # type: ignore[misc]  # connexion has no types
+    """Lets every bearer credential in: these tests are about forms, not about rights."""
+
+    def get_fn(self, security_scheme: dict[str, Any], required_scopes: list[str]) -> Any:
+        return lambda request: {"sub": "anybody"} if "authorization" in request.headers else None
+
+
+class LinesValidator(JSONResponseBodyValidator):  # type: ignore[misc]  # connexion has no types
+    """NDJSON is a text; connexion would read it as one JSON value, since its ``*/*json`` fits the name."""
+
+    def _parse(self, stream: Iterator[bytes]) -> str:
+        return b"".join(stream).decode()
+
+
+RESPONSES = MediaTypeDict({**VALIDATOR_MAP["response"], "application/x-ndjson": LinesValidator})
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_golden_requests_and_answers_pass_through_connexion(side: str) -> None:
+    """Every example request is accepted as it stands, and every example answer is one that its request may get."""
+    answers: dict[str, Any] = {}
+    app = connexion.FlaskApp(__name__)
+    app.add_api(
+        BUNDLES[side].document,
+        resolver=Resolver(lambda name: lambda **_: answers[name]),
+        security_map={"bearer": AnyBearer},
+        validator_map={**VALIDATOR_MAP, "response": RESPONSES},
+        strict_validation=True,
+        validate_responses=True,
+    )
+    exchanged = 0
+    with app.test_client() as client:
+        for operation in (row for row in OPERATIONS if row.side == side and "x-plane" not in row.item):
+            for status, media_type, example in golden_answers(operation):
+                answers[operation.body["operationId"]] = (
+                    example,
+                    status,
+                    answer_headers(operation, status, media_type),
+                )
+                for request in golden_requests(operation):
+                    response = client.request(operation.method.upper(), **request)
+                    assert response.status_code == status, f"{operation.name}: {response.text}"
+                    if media_type.endswith("json") and media_type != "application/x-ndjson":
+                        assert response.json() == example
+                    exchanged += 1
+    assert exchanged > 100
+
+
+def golden_requests(operation: Operation) -> Iterator[dict[str, Any]]:
+    """The example requests of an operation as arguments for the test client."""
+    where: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
+    for parameter in parameters_of(operation):
+        for example in examples_of(parameter):
+            where[parameter["in"]][parameter["name"]] = example
+    request = {
+        "url": operation.path.format_map(where["path"]),
+        "params": where["query"],
+        "headers": {**where["header"], "Authorization": "Bearer any"},
+    }
+    bodies = operation.body.get("requestBody", {}).get("content", {})
+    if not bodies:
+        yield request
+    for media_type, media in bodies.items():
+        for example in examples_of(media):
+            yield {**request, ("json" if media_type == "application/json" else "data"): example}
+
+
+def golden_answers(operation: Operation) -> Iterator[tuple[int, str, Any]]:
+    for where, media_type, media in media_of(operation):
+        if where != "request":
+            yield from ((int(where), media_type, example) for example in examples_of(media))
+
+
+def answer_headers(operation: Operation, status: int, media_type: str) -> dict[str, str]:
+    headers = operation.body["responses"][str(status)].get("headers", {})
+    return {"Content-Type": media_type, **{name: header["example"] for name, header in headers.items()}}
 
 
 def test_every_file_and_part_is_used() -> None:
@@ -291,6 +373,16 @@ def test_problem_examples_agree_with_the_table() -> None:
                 assert str(example["status"]) == status
                 seen += 1
     assert seen
+
+
+def test_the_contract_agrees_with_the_code() -> None:
+    holders = yaml.safe_load((ROOT / "components" / "holders.yaml").read_text())
+    consents = yaml.safe_load((ROOT / "components" / "consents.yaml").read_text())
+    identifiers = yaml.safe_load((ROOT / "components" / "identifiers.yaml").read_text())
+    assert tuple(holders["Scheme"]["enum"]) == SCHEMES
+    assert tuple(consents["Purpose"]["properties"]["code"]["enum"]) == PURPOSES
+    assert identifiers["DocumentURI"]["maxLength"] == MAX_URI
+    assert holders["SealedValue"]["maxLength"] == MAX_SEALED
 
 
 def test_a_broken_reference_is_found(tmp_path: Path) -> None:
