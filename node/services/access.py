@@ -13,7 +13,6 @@ from node.contract.problems import (
     MissingCredential,
     OutOfScope,
     ProblemError,
-    ServiceUnavailable,
 )
 from node.contract.tickets import Ticket, TicketRefused
 from node.contract.times import SECOND, parse_date
@@ -23,6 +22,8 @@ from node.services.ports import CatalogueDocument, Placement
 OPERATOR = "operator"
 AUDITOR = "auditor"
 MONITOR = "monitor"
+TICKET_ROLE = "ticket"
+GATEWAY = "gateway"
 TOKEN_ROLES = (OPERATOR, AUDITOR, MONITOR)
 
 
@@ -83,14 +84,20 @@ class TokenGrant:
 
 @dataclass(frozen=True, slots=True)
 class LockerScope:
-    """A registered locker as the decision needs it: what it may ticket, and how fresh its revocation list is."""
+    """A registered locker as the decision needs it: whether it is trusted now, and what it may give tickets for."""
 
     iss: str
     state: str
-    issuers: tuple[str, ...]
-    doc_types: tuple[str, ...]
-    list_age_us: int | None
-    bound_age_limit_us: int
+    issuers: tuple[str, ...] = ()
+    doc_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRules:
+    """What this node accepts at all: its own identifier, and whether only the locker's gateway may read."""
+
+    node_id: str
+    gateway_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +111,36 @@ class Principal:
     def role(self) -> str:
         """The role as the specification's ``x-roles`` names it."""
         if self.ticket is not None:
-            return "ticket"
+            return TICKET_ROLE
         return self.token.role if self.token else "public"
 
 
-def require_readable(
-    principal: Principal,
-    uri: DocumentURI,
-    document: CatalogueDocument | None,
-    locker: LockerScope | None,
-    void_before_us: int | None,
-    now_us: int,
-) -> CatalogueDocument:
-    """Return the document when the principal may read it now; raises the problem that says why not.
-
-    The credential is judged before the document, so that nobody learns which URIs exist without one.
-    """
-    if principal.ticket is not None:
-        _require_ticket(principal.ticket, uri, locker, void_before_us, now_us)
-    elif principal.token is not None:
-        _require_operator(principal.token, uri, document, now_us)
+def require_valid(
+    principal: Principal, rules: NodeRules, locker: LockerScope | None, void_before_us: int | None, now_us: int
+) -> None:
+    """Raise unless the credential itself is good here and now, whatever it is used for."""
+    if principal.token is not None:
+        principal.token.require_current(now_us)
+    elif principal.ticket is not None:
+        _require_valid_ticket(principal.ticket, rules, locker, void_before_us, now_us)
     else:
-        raise MissingCredential(headers={"WWW-Authenticate": "Bearer"})
-    if document is None:
-        raise DocumentNotFound()
-    return document
+        raise MissingCredential()
+
+
+def require_in_scope(
+    principal: Principal, rules: NodeRules, locker: LockerScope | None, uri: DocumentURI, office: str | None
+) -> None:
+    """Raise unless a valid credential covers this document; ``office`` is the document's, None when it is not known."""
+    if principal.ticket is not None:
+        _require_ticket_covers(principal.ticket, rules, locker, uri)
+    elif principal.token is not None and not principal.token.scope.covers(uri, office):
+        raise OutOfScope(reason="token-out-of-scope")
+
+
+def require_role(principal: Principal, *roles: str) -> None:
+    """Raise Forbidden unless the principal has one of the roles."""
+    if principal.role not in roles:
+        raise Forbidden(reason="role-not-allowed")
 
 
 def require_served(document: CatalogueDocument, principal: Principal) -> None:
@@ -168,39 +180,27 @@ def credential_refused(error: ProblemError) -> bool:
     return isinstance(error, MissingCredential | InvalidCredential)
 
 
-def _require_ticket(
-    ticket: Ticket, uri: DocumentURI, locker: LockerScope | None, void_before_us: int | None, now_us: int
+def _require_valid_ticket(
+    ticket: Ticket, rules: NodeRules, locker: LockerScope | None, void_before_us: int | None, now_us: int
 ) -> None:
+    if ticket.aud != rules.node_id:
+        raise TicketRefused("The ticket is for another node", reason="other-audience")
     ticket.require_current(now_us)
     if locker is None or locker.state != "active":
-        raise TicketRefused(reason="locker-not-active")
-    if not (_within(ticket.issuer, locker.issuers) and _within(ticket.doc_type, locker.doc_types)):
-        raise OutOfScope("This locker may not give tickets for this issuer or type", reason="locker-out-of-scope")
-    if (ticket.issuer.lower(), ticket.doc_type.lower(), ticket.doc_id.lower()) != (
-        uri.issuer.lower(), uri.doc_type.lower(), uri.doc_id.lower(),
-    ):  # fmt: skip
-        raise Forbidden("The ticket is for another document", reason="other-document")
+        raise TicketRefused("The ticket's locker is not accepted here", reason="locker-not-active")
+    if ticket.key_thumbprint is not None:
+        raise TicketRefused("This node takes no tickets that are bound to a key", reason="bound-ticket")
     if void_before_us is not None and ticket.issued_us <= void_before_us:
         raise TicketRefused("The consent behind this ticket was revoked or narrowed", reason="consent-revoked")
-    if ticket.key_thumbprint is not None:
-        _require_fresh_list(locker)
 
 
-def _require_fresh_list(locker: LockerScope) -> None:
-    if locker.list_age_us is None or locker.list_age_us > locker.bound_age_limit_us:
-        raise ServiceUnavailable(
-            "The locker's revocation list is too old for a bound ticket",
-            reason="revocation-list-stale",
-            headers={"Retry-After": "60"},
-        )
-
-
-def _require_operator(token: TokenGrant, uri: DocumentURI, document: CatalogueDocument | None, now_us: int) -> None:
-    token.require_current(now_us)
-    if token.role != OPERATOR:
-        raise Forbidden("Only an operator's token reads documents", reason="role-not-allowed")
-    if not token.scope.covers(uri, document.office if document else token.scope.office):
-        raise OutOfScope(reason="token-out-of-scope")
+def _require_ticket_covers(ticket: Ticket, rules: NodeRules, locker: LockerScope | None, uri: DocumentURI) -> None:
+    if locker is None or not (_within(ticket.issuer, locker.issuers) and _within(ticket.doc_type, locker.doc_types)):
+        raise OutOfScope("This locker may not give tickets for this issuer or type", reason="locker-out-of-scope")
+    if f"{ticket.issuer}-{ticket.doc_type}-{ticket.doc_id}".lower() != uri.key:
+        raise Forbidden("The ticket is for another document", reason="other-document")
+    if rules.gateway_only and ticket.act != GATEWAY:
+        raise Forbidden("This node is read through the locker's gateway only", reason="gateway-only")
 
 
 def _within(value: str, allowed: tuple[str, ...]) -> bool:
