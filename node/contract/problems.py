@@ -94,6 +94,10 @@ class NotAcceptable(ProblemError):
     slug, status, title = "not-acceptable", 406, "The document is not available in a form that the request accepts"
 
 
+class RequestTimeout(ProblemError):
+    slug, status, title = "request-timeout", 408, "The request did not arrive in time"
+
+
 class Conflict(ProblemError):
     slug, status, title = "conflict", 409, "The request does not fit the present state"
 
@@ -180,7 +184,7 @@ def problem_types() -> tuple[ProblemType, ...]:
         error = pending.pop()
         pending.extend(error.__subclasses__())
         row = rows.get(error.slug)
-        names = (*row.errors, error.__name__) if row else (error.__name__,)
+        names = {*(row.errors if row else ()), error.__name__}
         rows[error.slug] = ProblemType(error.slug, error.status, error.title, tuple(sorted(names)))
     return tuple(sorted(rows.values(), key=lambda row: (row.status, row.slug)))
 
