@@ -59,7 +59,7 @@ class Document(Base):
     holder_scheme: Mapped[str | None] = mapped_column(String(16))
     holder_hash: Mapped[str | None] = mapped_column(String(64))
     holder_last4: Mapped[str | None] = mapped_column(String(4))
-    holder_ref: Mapped[str | None] = mapped_column(String(64))
+    holder_ref: Mapped[str | None] = mapped_column(String(128))
     parameters: Mapped[str] = mapped_column(Text, default="{}")
     current_version: Mapped[int] = mapped_column(Integer, default=1)
     revision: Mapped[int] = mapped_column(Integer, default=1)
@@ -109,7 +109,7 @@ class PendingMatch(Base):
     match_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     document_id: Mapped[str] = mapped_column(ForeignKey("document.document_id"))
     locker: Mapped[str] = mapped_column(String(255))
-    resident_ref: Mapped[str] = mapped_column(String(64))
+    resident_ref: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), default="pending")
     created_us: Mapped[int] = mapped_column(MICROSECONDS)
@@ -175,19 +175,19 @@ class LogHead(Base):
 
 
 class AccessIndex(Base):
-    """Payload fields by position, for the log's filters."""
+    """Payload fields by position, for the log's filters; as wide as what callers may send, so that no row can stop the sequencer."""
 
     __tablename__ = "access_index"
     position: Mapped[int] = mapped_column(ROW_ID, primary_key=True, autoincrement=False)
     at_us: Mapped[int] = mapped_column(MICROSECONDS)
     action: Mapped[str] = mapped_column(String(20))
     outcome: Mapped[str] = mapped_column(String(20))
-    uri_key: Mapped[str | None] = mapped_column(String(290))
+    uri_key: Mapped[str | None] = mapped_column(Text)
     issuer_key: Mapped[str | None] = mapped_column(String(128))
     doc_type_key: Mapped[str | None] = mapped_column(String(32))
-    holder_ref: Mapped[str | None] = mapped_column(String(64))
-    client_id: Mapped[str | None] = mapped_column(String(128))
-    consent_id: Mapped[str | None] = mapped_column(String(64))
+    holder_ref: Mapped[str | None] = mapped_column(String(512))
+    client_id: Mapped[str | None] = mapped_column(String(512))
+    consent_id: Mapped[str | None] = mapped_column(String(512))
     __table_args__ = (
         Index("ix_access_uri", "uri_key", "position"),
         Index("ix_access_holder", "holder_ref", "position"),
@@ -232,7 +232,10 @@ class AccessToken(Base):
 
 
 class Locker(Base):
-    """A locker that this node is registered with: its keys, and how far its revocation list is known."""
+    """A locker that this node is registered with: its keys, and how far its revocation list is known.
+
+    ``announced_after`` is the last document of those that were here before it, announced so far; None once all are.
+    """
 
     __tablename__ = "locker"
     iss: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -241,11 +244,17 @@ class Locker(Base):
     jwks: Mapped[str] = mapped_column(Text)
     jwks_fetched_us: Mapped[int] = mapped_column(MICROSECONDS)
     encryption_key: Mapped[str | None] = mapped_column(Text)
+    endpoints: Mapped[str] = mapped_column(Text)
     list_sequence: Mapped[int] = mapped_column(BigInteger, default=0)
     list_digest: Mapped[str | None] = mapped_column(String(64))
     list_issued_us: Mapped[int] = mapped_column(MICROSECONDS, default=0)
     list_next_update_us: Mapped[int] = mapped_column(MICROSECONDS, default=0)
+    list_refusals: Mapped[int] = mapped_column(Integer, default=0)
+    list_refused: Mapped[str | None] = mapped_column(String(32))
     links_after: Mapped[int] = mapped_column(BigInteger, default=0)
+    announced_after: Mapped[str | None] = mapped_column(String(36))
+    push_failures: Mapped[int] = mapped_column(Integer, default=0)
+    push_next_us: Mapped[int] = mapped_column(MICROSECONDS, default=0)
     registered_us: Mapped[int] = mapped_column(MICROSECONDS)
 
 
@@ -259,7 +268,7 @@ class RevocationEntryRow(Base):
 
 
 class OutboxRow(Base):
-    """One announcement to one locker, kept until the locker has acknowledged it; ``sealed`` is erased then."""
+    """One announcement to one locker, deleted when the locker has acknowledged it; what it says is read when it is sent."""
 
     __tablename__ = "outbox"
     row_id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -267,13 +276,12 @@ class OutboxRow(Base):
     document_id: Mapped[str] = mapped_column(String(36))
     revision: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16))
-    body: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), default="waiting")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_try_us: Mapped[int] = mapped_column(MICROSECONDS, default=0)
     result: Mapped[str | None] = mapped_column(Text)
     created_us: Mapped[int] = mapped_column(MICROSECONDS)
-    __table_args__ = (Index("ix_outbox_due", "state", "next_try_us"), Index("ix_outbox_document", "document_id"))
+    __table_args__ = (Index("ix_outbox_due", "iss", "state", "next_try_us"), Index("ix_outbox_document", "document_id"))
 
 
 class HolderSeal(Base):
@@ -282,7 +290,7 @@ class HolderSeal(Base):
     __tablename__ = "holder_seal"
     document_id: Mapped[str] = mapped_column(ForeignKey("document.document_id"), primary_key=True)
     iss: Mapped[str] = mapped_column(String(255), primary_key=True)
-    key_id: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(128))
     sealed: Mapped[str] = mapped_column(Text)
 
 

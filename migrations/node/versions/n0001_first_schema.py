@@ -60,12 +60,12 @@ def upgrade() -> None:
     sa.Column('at_us', sa.BigInteger(), nullable=False),
     sa.Column('action', sa.String(length=20), nullable=False),
     sa.Column('outcome', sa.String(length=20), nullable=False),
-    sa.Column('uri_key', sa.String(length=290), nullable=True),
+    sa.Column('uri_key', sa.Text(), nullable=True),
     sa.Column('issuer_key', sa.String(length=128), nullable=True),
     sa.Column('doc_type_key', sa.String(length=32), nullable=True),
-    sa.Column('holder_ref', sa.String(length=64), nullable=True),
-    sa.Column('client_id', sa.String(length=128), nullable=True),
-    sa.Column('consent_id', sa.String(length=64), nullable=True),
+    sa.Column('holder_ref', sa.String(length=512), nullable=True),
+    sa.Column('client_id', sa.String(length=512), nullable=True),
+    sa.Column('consent_id', sa.String(length=512), nullable=True),
     sa.PrimaryKeyConstraint('position')
     )
     op.create_index('ix_access_client', 'access_index', ['client_id', 'position'], unique=False)
@@ -106,7 +106,7 @@ def upgrade() -> None:
     sa.Column('holder_scheme', sa.String(length=16), nullable=True),
     sa.Column('holder_hash', sa.String(length=64), nullable=True),
     sa.Column('holder_last4', sa.String(length=4), nullable=True),
-    sa.Column('holder_ref', sa.String(length=64), nullable=True),
+    sa.Column('holder_ref', sa.String(length=128), nullable=True),
     sa.Column('parameters', sa.Text(), nullable=False),
     sa.Column('current_version', sa.Integer(), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
@@ -139,11 +139,17 @@ def upgrade() -> None:
     sa.Column('jwks', sa.Text(), nullable=False),
     sa.Column('jwks_fetched_us', sa.BigInteger(), nullable=False),
     sa.Column('encryption_key', sa.Text(), nullable=True),
+    sa.Column('endpoints', sa.Text(), nullable=False),
     sa.Column('list_sequence', sa.BigInteger(), nullable=False),
     sa.Column('list_digest', sa.String(length=64), nullable=True),
     sa.Column('list_issued_us', sa.BigInteger(), nullable=False),
     sa.Column('list_next_update_us', sa.BigInteger(), nullable=False),
+    sa.Column('list_refusals', sa.Integer(), nullable=False),
+    sa.Column('list_refused', sa.String(length=32), nullable=True),
     sa.Column('links_after', sa.BigInteger(), nullable=False),
+    sa.Column('announced_after', sa.String(length=36), nullable=True),
+    sa.Column('push_failures', sa.Integer(), nullable=False),
+    sa.Column('push_next_us', sa.BigInteger(), nullable=False),
     sa.Column('registered_us', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('iss')
     )
@@ -166,7 +172,6 @@ def upgrade() -> None:
     sa.Column('document_id', sa.String(length=36), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
     sa.Column('kind', sa.String(length=16), nullable=False),
-    sa.Column('body', sa.Text(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('next_try_us', sa.BigInteger(), nullable=False),
@@ -175,7 +180,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('row_id')
     )
     op.create_index('ix_outbox_document', 'outbox', ['document_id'], unique=False)
-    op.create_index('ix_outbox_due', 'outbox', ['state', 'next_try_us'], unique=False)
+    op.create_index('ix_outbox_due', 'outbox', ['iss', 'state', 'next_try_us'], unique=False)
     op.create_table('pull_transaction',
     sa.Column('locker', sa.String(length=255), nullable=False),
     sa.Column('txn', sa.String(length=64), nullable=False),
@@ -225,7 +230,7 @@ def upgrade() -> None:
     op.create_table('holder_seal',
     sa.Column('document_id', sa.String(length=36), nullable=False),
     sa.Column('iss', sa.String(length=255), nullable=False),
-    sa.Column('key_id', sa.String(length=64), nullable=False),
+    sa.Column('key_id', sa.String(length=128), nullable=False),
     sa.Column('sealed', sa.Text(), nullable=False),
     sa.ForeignKeyConstraint(['document_id'], ['document.document_id'], ),
     sa.PrimaryKeyConstraint('document_id', 'iss')
@@ -234,7 +239,7 @@ def upgrade() -> None:
     sa.Column('match_id', sa.String(length=36), nullable=False),
     sa.Column('document_id', sa.String(length=36), nullable=False),
     sa.Column('locker', sa.String(length=255), nullable=False),
-    sa.Column('resident_ref', sa.String(length=64), nullable=False),
+    sa.Column('resident_ref', sa.String(length=128), nullable=False),
     sa.Column('reason', sa.Text(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('created_us', sa.BigInteger(), nullable=False),

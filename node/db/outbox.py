@@ -1,0 +1,295 @@
+"""Announcements to lockers: written in the transaction of the change, sent later, deleted when acknowledged.
+
+Nothing is marked as taken while it is under way: a row waits until its result is stored, and the same row sent twice gets the
+same result, because the locker remembers it by ``row_id``. So a process may be killed at any moment. What a row says of its
+document is read when it is sent; ``revision`` is that of the change, by which the locker puts rows in order.
+"""
+
+import json
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.orm import aliased
+
+from node.contract.identifiers import uuid7
+from node.contract.sealing import OpeningKey
+from node.contract.times import MINUTE, SECOND
+from node.db.catalogue import documents_by_id
+from node.db.holder_seals import SealedHolder, erase_seals, reseal_for, seals_for
+from node.db.lockers import ACTIVE, LockerRow, change_locker, locker_rows
+from node.db.models import Document, Locker, OutboxRow
+from node.db.session import Database
+from node.services.ports import CatalogueDocument
+
+WAITING = "waiting"
+REFUSED = "refused"
+KINDS = ("add", "change", "withdraw")
+
+BATCH = 500
+PAUSE_SECONDS = 0.01
+FIRST_DELAY = 1 * SECOND
+LONGEST_DELAY = 5 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class DueRow:
+    """A row that may be sent now, with what the catalogue says of its document; None when that is gone."""
+
+    row_id: str
+    document_id: str
+    revision: int
+    kind: str
+    attempts: int
+    document: CatalogueDocument | None
+    seal: SealedHolder | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What the locker said of a row; ``problem`` is its reason for refusing."""
+
+    row_id: str
+    outcome: str
+    holder_ref: str | None = None
+    problem: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that a locker refused; it stays until an operator has it sent again or the document changes."""
+
+    row_id: str
+    iss: str
+    uri: str
+    kind: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for a locker; ``oldest_us`` is None when nothing does."""
+
+    waiting: int
+    refused: int
+    oldest_us: int | None
+
+
+def announce(connection: Connection, document_id: str, kind: str, now_us: int) -> None:
+    """Queue an announcement for each active locker in the caller's transaction, after the change itself was made.
+
+    ``kind`` is ``add``, ``change`` or ``withdraw``. Lockers that are not active yet hear of all documents when they become so.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"a kind of announcement is one of {', '.join(KINDS)}")
+    revision = connection.execute(select(Document.revision).where(Document.document_id == document_id)).scalar_one()
+    isses = connection.execute(select(Locker.iss).where(Locker.state == ACTIVE).order_by(Locker.iss)).scalars().all()
+    if isses:
+        rows = [_row(iss, document_id, revision, kind, now_us) for iss in isses]
+        connection.execute(insert(OutboxRow), rows)
+
+
+def announce_page(connection: Connection, iss: str, waiting_key: OpeningKey, now_us: int, limit: int = BATCH) -> bool:
+    """Queue the next documents that were here before a locker was, their holders sealed to it; False when none are left.
+
+    The place reached is part of the same transaction, so a killed process goes on where it was.
+    """
+    locker = locker_rows(connection, [iss])[iss]
+    if locker.announced_after is None or locker.state != ACTIVE:
+        return False
+    document_ids = connection.execute(
+        select(Document.document_id)
+        .where(Document.document_id > locker.announced_after)
+        .order_by(Document.document_id)
+        .limit(limit)
+    ).scalars().all()  # fmt: skip
+    reseal_for(connection, locker, waiting_key, document_ids)
+    _announce_unqueued(connection, iss, document_ids, now_us)
+    change_locker(connection, iss, announced_after=document_ids[-1] if len(document_ids) == limit else None)
+    return len(document_ids) == limit
+
+
+def announce_all(
+    database: Database, iss: str, waiting_key: OpeningKey, now_us: int, limit: int = BATCH, pause: float = PAUSE_SECONDS
+) -> None:
+    """Queue every document that was here before a locker was, in short transactions with room for others between them."""
+    more = True
+    while more:
+        with database.writing() as connection:
+            more = announce_page(connection, iss, waiting_key, now_us, limit)
+        time.sleep(pause if more else 0)
+
+
+def due_rows(connection: Connection, iss: str, now_us: int, limit: int = BATCH) -> list[DueRow]:
+    """Return rows whose time has come, oldest first, never one whose document has an older row waiting."""
+    older = aliased(OutboxRow)
+    overtaken = exists().where(
+        older.iss == iss,
+        older.state == WAITING,
+        older.document_id == OutboxRow.document_id,
+        (older.revision < OutboxRow.revision)
+        | ((older.revision == OutboxRow.revision) & (older.row_id < OutboxRow.row_id)),
+    )
+    columns = OutboxRow.row_id, OutboxRow.document_id, OutboxRow.revision, OutboxRow.kind, OutboxRow.attempts
+    rows = connection.execute(
+        select(*columns)
+        .where(OutboxRow.iss == iss, OutboxRow.state == WAITING, OutboxRow.next_try_us <= now_us, ~overtaken)
+        .order_by(OutboxRow.next_try_us, OutboxRow.row_id)
+        .limit(limit)
+    ).all()
+    documents = {row.document_id: row for row in documents_by_id(connection, [row.document_id for row in rows])}
+    seals = seals_for(connection, iss, [row.document_id for row in rows])
+    return [
+        DueRow(*row, document=documents.get(row.document_id), seal=seals.get(row.document_id)) for row in rows
+    ]  # fmt: skip
+
+
+def settle(connection: Connection, iss: str, sent: Sequence[DueRow], results: Iterable[RowResult], now_us: int) -> None:
+    """Store a batch's results: acknowledged rows go, with the sealed value that was sent; refused ones stay with the reason.
+
+    A row without a usable result, or refused because the locker cannot take it at the moment, is tried again later.
+    """
+    by_id = {result.row_id: result for result in results}
+    acknowledged = []
+    for row in sent:
+        result = by_id.get(row.row_id)
+        if result is None or _is_passing(result):
+            _postpone(connection, row, now_us)
+        elif result.outcome == REFUSED:
+            _refuse(connection, row, result)
+        else:
+            acknowledged.append((row, result))
+    if acknowledged:
+        _acknowledge(connection, iss, acknowledged)
+
+
+def postpone_locker(connection: Connection, locker: LockerRow, now_us: int) -> int:
+    """Leave a locker alone for a while that doubles with each failure; returns until when."""
+    until = now_us + retry_delay(locker.push_failures)
+    change_locker(connection, locker.iss, push_failures=locker.push_failures + 1, push_next_us=until)
+    return until
+
+
+def retry_delay(attempts: int, jitter: random.Random | None = None) -> int:
+    """Return microseconds until the next try: exponential, full jitter, five minutes at most."""
+    ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts, 20))
+    return (jitter or random.SystemRandom()).randint(0, ceiling)
+
+
+def retry_refused(connection: Connection, iss: str, now_us: int, limit: int = BATCH) -> int:
+    """Queue refused rows anew, under new identifiers because the locker would repeat its old answer; returns how many."""
+    rows = connection.execute(
+        select(OutboxRow.row_id, OutboxRow.document_id, OutboxRow.revision, OutboxRow.kind)
+        .where(OutboxRow.iss == iss, OutboxRow.state == REFUSED)
+        .order_by(OutboxRow.row_id)
+        .limit(limit)
+    ).all()
+    if rows:
+        connection.execute(delete(OutboxRow).where(OutboxRow.row_id.in_([row.row_id for row in rows])))
+        connection.execute(
+            insert(OutboxRow), [_row(iss, row.document_id, row.revision, row.kind, now_us) for row in rows]
+        )
+    return len(rows)
+
+
+def refused_rows(connection: Connection, limit: int = BATCH) -> list[RefusedRow]:
+    """Return rows that a locker refused, with its reasons, oldest first."""
+    statement = (
+        select(OutboxRow, Document.issuer, Document.doc_type, Document.doc_id)
+        .join(Document, Document.document_id == OutboxRow.document_id)
+        .where(OutboxRow.state == REFUSED)
+        .order_by(OutboxRow.row_id)
+        .limit(limit)
+    )
+    return [
+        RefusedRow(
+            row.row_id, row.iss, f"{row.issuer}-{row.doc_type}-{row.doc_id}", row.kind, json.loads(row.result or "{}")
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def backlog(connection: Connection, iss: str | None = None) -> Backlog:
+    """Return what waits, for one locker or all."""
+    statement = select(OutboxRow.state, func.count(), func.min(OutboxRow.created_us)).group_by(OutboxRow.state)
+    if iss is not None:
+        statement = statement.where(OutboxRow.iss == iss)
+    found = {row[0]: (row[1], row[2]) for row in connection.execute(statement)}
+    waiting, oldest = found.get(WAITING, (0, None))
+    return Backlog(waiting, found.get(REFUSED, (0, None))[0], oldest)
+
+
+def _row(iss: str, document_id: str, revision: int, kind: str, now_us: int) -> dict[str, Any]:
+    return {
+        "row_id": uuid7(), "iss": iss, "document_id": document_id, "revision": revision, "kind": kind,
+        "state": WAITING, "attempts": 0, "next_try_us": now_us, "result": None, "created_us": now_us,
+    }  # fmt: skip
+
+
+def _announce_unqueued(connection: Connection, iss: str, document_ids: Sequence[str], now_us: int) -> None:
+    """Queue those documents of a page that have not been queued by a change of their own."""
+    queued = exists().where(
+        OutboxRow.iss == iss, OutboxRow.document_id == Document.document_id, OutboxRow.state == WAITING
+    )
+    rows = connection.execute(
+        select(Document.document_id, Document.revision, Document.status)
+        .where(Document.document_id.in_(document_ids), ~queued)
+        .order_by(Document.document_id)
+    )
+    values = [
+        _row(iss, row.document_id, row.revision, "withdraw" if row.status == "revoked" else "add", now_us)
+        for row in rows
+    ]
+    if values:
+        connection.execute(insert(OutboxRow), values)
+
+
+def _is_passing(result: RowResult) -> bool:
+    status = (result.problem or {}).get("status")
+    return result.outcome == REFUSED and isinstance(status, int) and (status >= 500 or status == 429)
+
+
+def _same(row: DueRow) -> ColumnElement[bool]:
+    """Only a row that still waits is changed: another process may have stored the same batch's results before."""
+    return (OutboxRow.row_id == row.row_id) & (OutboxRow.state == WAITING)
+
+
+def _postpone(connection: Connection, row: DueRow, now_us: int) -> None:
+    later = {"attempts": row.attempts + 1, "next_try_us": now_us + retry_delay(row.attempts)}
+    connection.execute(update(OutboxRow).where(_same(row)).values(**later))
+
+
+def _refuse(connection: Connection, row: DueRow, result: RowResult) -> None:
+    reason = json.dumps(dict(result.problem or {}), ensure_ascii=False, sort_keys=True)
+    connection.execute(update(OutboxRow).where(_same(row)).values(state=REFUSED, result=reason))
+
+
+def _acknowledge(connection: Connection, iss: str, rows: Sequence[tuple[DueRow, RowResult]]) -> None:
+    waited = OutboxRow.row_id.in_([row.row_id for row, _ in rows]) & (OutboxRow.state == WAITING)
+    gone = set(connection.execute(delete(OutboxRow).where(waited).returning(OutboxRow.row_id)).scalars())
+    taken = [(row, result) for row, result in rows if row.row_id in gone]
+    document_ids = [row.document_id for row, _ in taken]
+    # Earlier refusals of these documents are settled by what the locker has taken now.
+    mine = (OutboxRow.iss == iss) & OutboxRow.document_id.in_(document_ids)
+    connection.execute(delete(OutboxRow).where(mine, OutboxRow.state == REFUSED))
+    set_holder_refs(connection, {row.document_id: result.holder_ref for row, result in taken if result.holder_ref})
+    # A row that was repeated may have been answered without a look at its seal, so the last row of a document decides.
+    waiting = set(connection.execute(select(OutboxRow.document_id).where(mine, OutboxRow.state == WAITING)).scalars())
+    erase_seals(
+        connection,
+        iss,
+        {row.document_id: row.seal.sealed for row, _ in taken if row.seal and row.document_id not in waiting},
+    )
+
+
+def set_holder_refs(connection: Connection, references: Mapping[str, str]) -> None:
+    """Note by document how a locker names the holders; no change that others must hear of."""
+    if references:
+        statement = update(Document).where(Document.document_id == bindparam("of_document"))
+        connection.execute(
+            statement.values(holder_ref=bindparam("reference")),
+            [{"of_document": document_id, "reference": ref} for document_id, ref in sorted(references.items())],
+        )
