@@ -3,7 +3,6 @@
 import os
 import secrets
 import time
-import uuid
 
 
 def uuid7() -> str:
@@ -14,8 +13,10 @@ def uuid7() -> str:
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
-    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | random))
+    random = os.urandom(8)
+    variant = 0x80 | random[0] & 0x3F
+    clock, tail = f"{milliseconds:012x}", random[1:].hex()
+    return f"{clock[:8]}-{clock[8:]}-7{fraction:03x}-{variant:02x}{tail[:2]}-{tail[2:]}"
 
 
 def new_secret() -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from node.contract.identifiers import uuid7
 from node.contract.uri import DocumentURI, IssuerDirectory
@@ -22,6 +22,13 @@ _PLACEMENT = (
     Representation.version, Representation.media_type, Representation.language, Representation.size,
     Representation.sha256, Representation.store, Representation.object_key,
 )  # fmt: skip
+
+# Built once: putting the statement together costs more than running it.
+_FIND = (
+    select(*_DOCUMENT, *_PLACEMENT)
+    .outerjoin(Representation, Representation.document_id == Document.document_id)
+    .where(Document.uri_key.in_(bindparam("uri_keys", expanding=True)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,8 @@ def find_documents(connection: Connection, uri_keys: Iterable[str]) -> dict[str,
     wanted = sorted(set(uri_keys))
     if not wanted:
         return {}
-    statement = (
-        select(*_DOCUMENT, *_PLACEMENT)
-        .outerjoin(Representation, Representation.document_id == Document.document_id)
-        .where(Document.uri_key.in_(wanted))
-    )
     grouped: dict[str, list[tuple[Any, ...]]] = {}
-    for row in connection.execute(statement):
+    for row in connection.execute(_FIND, {"uri_keys": wanted}):
         grouped.setdefault(row[17], []).append(tuple(row))
     return {key: _document(rows) for key, rows in grouped.items()}
 

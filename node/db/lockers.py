@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, text, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.contract.revocation import RevocationEntry
@@ -54,13 +54,19 @@ _COLUMNS = (
     Locker.push_next_us,
 )  # fmt: skip
 
+# Built once: each admitted batch runs these, and putting a statement together costs more than running it.
+_FIND = select(*_COLUMNS).where(Locker.iss.in_(bindparam("isses", expanding=True)))
+_VOID_MOMENTS = select(RevocationEntryRow.iss, RevocationEntryRow.consent_id, RevocationEntryRow.void_before_us).where(
+    tuple_(RevocationEntryRow.iss, RevocationEntryRow.consent_id).in_(bindparam("pairs", expanding=True))
+)
+
 
 def locker_rows(connection: Connection, isses: Iterable[str]) -> dict[str, LockerRow]:
     """Return the lockers with these issuer names, by name: one statement for all."""
     wanted = sorted(set(isses))
     if not wanted:
         return {}
-    return {row.iss: _locker(row) for row in connection.execute(select(*_COLUMNS).where(Locker.iss.in_(wanted)))}
+    return {row.iss: _locker(row) for row in connection.execute(_FIND, {"isses": wanted})}
 
 
 def all_lockers(connection: Connection, state: str | None = None) -> list[LockerRow]:
@@ -120,9 +126,8 @@ def void_moments(connection: Connection, pairs: Iterable[tuple[str, str]]) -> di
     wanted = sorted(set(pairs))
     if not wanted:
         return {}
-    row = RevocationEntryRow
-    statement = select(row.iss, row.consent_id, row.void_before_us).where(tuple_(row.iss, row.consent_id).in_(wanted))
-    return {(found.iss, found.consent_id): found.void_before_us for found in connection.execute(statement)}
+    rows = connection.execute(_VOID_MOMENTS, {"pairs": wanted})
+    return {(row.iss, row.consent_id): row.void_before_us for row in rows}
 
 
 def add_revocations(connection: Connection, iss: str, entries: Sequence[RevocationEntry]) -> None:

@@ -5,11 +5,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from node.contract.identifiers import uuid7
 from node.db.models import AccessToken
 from node.services.access import TokenGrant, TokenScope
+
+_FIND = select(AccessToken.__table__).where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True)))
 
 
 def token_hash(token: str) -> str:
@@ -36,8 +38,7 @@ def find_tokens(connection: Connection, hashes: Iterable[str]) -> dict[str, Toke
     wanted = sorted(set(hashes))
     if not wanted:
         return {}
-    rows = connection.execute(select(AccessToken.__table__).where(AccessToken.token_hash.in_(wanted)))
-    return {row.token_hash: _grant(row) for row in rows}
+    return {row.token_hash: _grant(row) for row in connection.execute(_FIND, {"hashes": wanted})}
 
 
 def list_tokens(connection: Connection) -> list[TokenGrant]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from node.contract.canonical import canonical_json
@@ -41,12 +42,15 @@ PHASE_ATTEMPT = "attempt"
 PHASE_END = "end"
 
 
+_format_time = lru_cache(maxsize=16)(format_time)  # a batch's events have one time
+
+
 def encode_event(fields: Mapping[str, Any], at_us: int) -> EncodedEvent:
-    """Give an event its identifier, time and nonce and write it as RFC 8785 JSON; fields that are None are left out.
+    """Give an event its identifier, time (microseconds UTC) and nonce and write it as RFC 8785 JSON, without None fields.
 
     The payload is hashed as these bytes and read back from these bytes, so no later reading can differ from what was committed.
     """
     event_id = uuid7()
     event = {name: value for name, value in fields.items() if value is not None}
-    event.update(v=VERSION, event_id=event_id, at=format_time(at_us))
+    event.update(v=VERSION, event_id=event_id, at=_format_time(at_us))
     return EncodedEvent(event_id, canonical_json(event), os.urandom(16))
