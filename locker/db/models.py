@@ -1,7 +1,9 @@
 """The locker's tables: who may do what, references to documents, consents and what was signed. Never a document's bytes.
 
-Feeds that others follow (``ledger``, ``links``, ``revocations``) take their positions from ``feed_head`` in the transaction
-that adds the row, so positions become visible in order; a serial or a time would not (rows commit out of order).
+Rows that others follow take their positions from ``feed_head`` in the transaction that adds them, so positions become visible
+in order; a serial or a time would not (rows commit out of order). ``ledger`` numbers tickets, consent events and link events
+together, ``revocations`` the pages; ``links`` is only the lock under which pushed documents and residents find each other.
+Locks are taken in the order consent, links, ledger, revocations.
 """
 
 from typing import Any
@@ -43,6 +45,7 @@ class Registration(Base):
     registration_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     node_id: Mapped[str] = mapped_column(String(128), index=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
+    jti: Mapped[str] = mapped_column(String(128))
     claims: Mapped[str] = mapped_column(Text)
     received_us: Mapped[int] = mapped_column(TimeUS)
 
@@ -168,6 +171,7 @@ class Link(Base):
     uri: Mapped[str] = mapped_column(String(290))
     issuer_key: Mapped[str] = mapped_column(ForeignKey("issuer.issuer_key"))
     issuer: Mapped[str] = mapped_column(String(128))
+    doc_type_key: Mapped[str] = mapped_column(String(32))
     doc_type: Mapped[str] = mapped_column(String(32))
     doc_id: Mapped[str] = mapped_column(String(128))
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"))
@@ -179,12 +183,28 @@ class Link(Base):
     holder_last4: Mapped[str | None] = mapped_column(String(4))
     resident_id: Mapped[str | None] = mapped_column(ForeignKey("resident.resident_id"))
     holder_ref: Mapped[str | None] = mapped_column(String(64))
-    position: Mapped[int] = mapped_column(BigInteger)
+    linked_us: Mapped[int | None] = mapped_column(TimeUS)
     changed_us: Mapped[int] = mapped_column(TimeUS)
     __table_args__ = (
         Index("ix_link_holder", "holder_hash", "holder_scheme"),
         Index("ix_link_resident", "resident_id", "uri_key"),
-        Index("ix_link_node", "node_id", "position"),
+    )
+
+
+class LinkEvent(Base):
+    """Append-only: a document was linked to a resident or withdrawn; its node and its resident follow these."""
+
+    __tablename__ = "link_event"
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    uri: Mapped[str] = mapped_column(String(290))
+    node_id: Mapped[str] = mapped_column(String(128))
+    resident_id: Mapped[str] = mapped_column(String(36))
+    holder_ref: Mapped[str] = mapped_column(String(64))
+    at_us: Mapped[int] = mapped_column(TimeUS)
+    __table_args__ = (
+        Index("ix_link_event_node", "node_id", "position"),
+        Index("ix_link_event_resident", "resident_id", "position"),
     )
 
 
@@ -210,10 +230,11 @@ class Alert(Base):
 
 
 class Consent(Base):
-    """A consent as it stands; tickets issued at or before ``void_before_us`` are void."""
+    """A consent as it stands; tickets issued at or before ``void_before_us`` are void, ``position`` is that of its first event."""
 
     __tablename__ = "consent"
     consent_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, unique=True)
     resident_id: Mapped[str] = mapped_column(ForeignKey("resident.resident_id"), index=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("client.client_id"), index=True)
     state: Mapped[str] = mapped_column(String(16))
@@ -281,7 +302,9 @@ class TicketRecord(Base):
     holder_ref: Mapped[str] = mapped_column(String(64))
     basis: Mapped[str] = mapped_column(String(16))
     consent_id: Mapped[str | None] = mapped_column(String(36))
+    artefact: Mapped[str | None] = mapped_column(String(64))
     purpose: Mapped[str] = mapped_column(String(32))
+    representations: Mapped[str | None] = mapped_column(Text)
     issued_us: Mapped[int] = mapped_column(TimeUS)
     expires_us: Mapped[int] = mapped_column(TimeUS)
     __table_args__ = (

@@ -11,7 +11,7 @@ depends_on = None
 kind = "expand"
 
 _FEEDS = ("ledger", "links", "revocations")
-_APPEND_ONLY = ("consent_event", "ticket_record", "revocation_page")
+_APPEND_ONLY = ("consent_event", "ticket_record", "link_event", "revocation_page")
 _KEPT = ("consent_event", "ticket_record")
 
 
@@ -55,6 +55,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("feed"),
     )
     op.create_table(
+        "link_event",
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("uri", sa.String(length=290), nullable=False),
+        sa.Column("node_id", sa.String(length=128), nullable=False),
+        sa.Column("resident_id", sa.String(length=36), nullable=False),
+        sa.Column("holder_ref", sa.String(length=64), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("position"),
+    )
+    op.create_index("ix_link_event_node", "link_event", ["node_id", "position"], unique=False)
+    op.create_index("ix_link_event_resident", "link_event", ["resident_id", "position"], unique=False)
+    op.create_table(
         "node",
         sa.Column("node_id", sa.String(length=128), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -71,6 +84,7 @@ def upgrade() -> None:
         sa.Column("registration_id", sa.String(length=36), nullable=False),
         sa.Column("node_id", sa.String(length=128), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("jti", sa.String(length=128), nullable=False),
         sa.Column("claims", sa.Text(), nullable=False),
         sa.Column("received_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("registration_id"),
@@ -104,7 +118,9 @@ def upgrade() -> None:
         sa.Column("holder_ref", sa.String(length=64), nullable=False),
         sa.Column("basis", sa.String(length=16), nullable=False),
         sa.Column("consent_id", sa.String(length=36), nullable=True),
+        sa.Column("artefact", sa.String(length=64), nullable=True),
         sa.Column("purpose", sa.String(length=32), nullable=False),
+        sa.Column("representations", sa.Text(), nullable=True),
         sa.Column("issued_us", sa.BigInteger(), nullable=False),
         sa.Column("expires_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("position"),
@@ -123,6 +139,7 @@ def upgrade() -> None:
     op.create_table(
         "consent",
         sa.Column("consent_id", sa.String(length=36), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
         sa.Column("resident_id", sa.String(length=36), nullable=False),
         sa.Column("client_id", sa.String(length=128), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -144,6 +161,7 @@ def upgrade() -> None:
             ["resident.resident_id"],
         ),
         sa.PrimaryKeyConstraint("consent_id"),
+        sa.UniqueConstraint("position"),
     )
     op.create_index(op.f("ix_consent_client_id"), "consent", ["client_id"], unique=False)
     op.create_index(op.f("ix_consent_resident_id"), "consent", ["resident_id"], unique=False)
@@ -266,6 +284,7 @@ def upgrade() -> None:
         sa.Column("uri", sa.String(length=290), nullable=False),
         sa.Column("issuer_key", sa.String(length=128), nullable=False),
         sa.Column("issuer", sa.String(length=128), nullable=False),
+        sa.Column("doc_type_key", sa.String(length=32), nullable=False),
         sa.Column("doc_type", sa.String(length=32), nullable=False),
         sa.Column("doc_id", sa.String(length=128), nullable=False),
         sa.Column("node_id", sa.String(length=128), nullable=False),
@@ -277,7 +296,7 @@ def upgrade() -> None:
         sa.Column("holder_last4", sa.String(length=4), nullable=True),
         sa.Column("resident_id", sa.String(length=36), nullable=True),
         sa.Column("holder_ref", sa.String(length=64), nullable=True),
-        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("linked_us", sa.BigInteger(), nullable=True),
         sa.Column("changed_us", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["issuer_key"],
@@ -294,7 +313,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("uri_key"),
     )
     op.create_index("ix_link_holder", "link", ["holder_hash", "holder_scheme"], unique=False)
-    op.create_index("ix_link_node", "link", ["node_id", "position"], unique=False)
     op.create_index("ix_link_resident", "link", ["resident_id", "uri_key"], unique=False)
     op.create_table(
         "consent_item",
@@ -322,7 +340,6 @@ def downgrade() -> None:
     _require_nothing_kept()
     op.drop_table("consent_item")
     op.drop_index("ix_link_resident", table_name="link")
-    op.drop_index("ix_link_node", table_name="link")
     op.drop_index("ix_link_holder", table_name="link")
     op.drop_table("link")
     op.drop_table("doc_type")
@@ -351,6 +368,9 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_registration_node_id"), table_name="registration")
     op.drop_table("registration")
     op.drop_table("node")
+    op.drop_index("ix_link_event_resident", table_name="link_event")
+    op.drop_index("ix_link_event_node", table_name="link_event")
+    op.drop_table("link_event")
     op.drop_table("feed_head")
     op.drop_table("client")
     op.drop_index(op.f("ix_alert_node_id"), table_name="alert")

@@ -29,7 +29,7 @@ def add_consent_event(database: Database) -> None:
         session.flush()
         session.add(
             Consent(
-                consent_id="k", resident_id="r", client_id="c", state="active", revision=1, purpose="other",
+                consent_id="k", position=1, resident_id="r", client_id="c", state="active", revision=1, purpose="other",
                 purpose_text="", once=False, artefact_digest="", given_us=1, changed_us=1, expires_us=2, void_before_us=0,
             )
         )  # fmt: skip

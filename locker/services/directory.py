@@ -1,0 +1,376 @@
+"""Which node answers for which issuer and document type: asked for by a node, decided by an officer."""
+
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from locker.db.models import Client, DocType, Issuer, Node, Registration, UsedAssertion
+from locker.db.session import Database
+from locker.services.principal import NODE
+from node.contract.identifiers import uuid7
+from node.contract.problems import BadRequest, Conflict, NotFound, TooManyRequests
+from node.contract.records import verify_request
+from node.contract.signing import (
+    CLIENT_ASSERTION,
+    REGISTRATION,
+    KeySet,
+    SignatureRefused,
+    fingerprint,
+    read_claims_unverified,
+)
+from node.contract.times import DAY, SECOND
+from node.contract.uri import IssuerDirectory, require_doc_type, require_issuer
+
+APPROVED = "approved"
+SUSPENDED = "suspended"
+EXPECTED = "expected"
+PENDING = "pending"
+
+MAX_PENDING = 1000
+PENDING_DAYS = 30
+MAX_REGISTRATION = 256 * 1024
+
+_NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A registration as stored; the officer compares the fingerprint with the one the node shows."""
+
+    registration_id: str
+    node_id: str
+    fingerprint: str
+    state: str
+    scope: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Directory:
+    """Nodes, issuers and document types."""
+
+    def __init__(self, database: Database, *, iss: str, check_address: Callable[[str], None]) -> None:
+        """``check_address`` raises when the locker would not connect to a URL."""
+        self._database = database
+        self._iss = iss
+        self._check_address = check_address
+
+    def register(self, token: str, now_us: int) -> Received:
+        """Store a node's signed registration for an officer to decide on.
+
+        Raises InvalidCredential for a bad signature, BadRequest for bad claims, Conflict for an issuer id that collides.
+        """
+        keys = _own_keys(token)
+        claims = verify_request(token, REGISTRATION, keys, audience=self._iss, now_us=now_us, max_size=MAX_REGISTRATION)
+        node_id = _require_claims(claims)
+        self._check_address(str(claims["base_url"]))
+        row = Registration(
+            registration_id=uuid7(), node_id=node_id, fingerprint=fingerprint(keys), jti=str(claims["jti"])[:128],
+            claims=json.dumps({name: claims[name] for name in ("node_id", "name", "base_url", "jwks", "issuers")}),
+            received_us=now_us,
+        )  # fmt: skip
+        with self._database.write() as session:
+            same = (Registration.node_id == node_id) & (Registration.fingerprint == row.fingerprint)
+            before = session.scalars(select(Registration).where(same)).first()
+            if before is not None and before.jti == row.jti:
+                return _received(session, before)
+            use_once(session, node_id, str(claims["jti"]), int(claims["exp"]))
+            _require_room(session, now_us)
+            _require_no_collision(session, [issuer["issuer"] for issuer in claims["issuers"]])
+            session.execute(delete(Registration).where(same))
+            session.add(row)
+            session.flush()
+            return _received(session, row)
+
+    def registration(self, *, node_id: str | None = None, registration_id: str | None = None) -> Received:
+        """Return a node's registration by the approved node's id, or one that waits by its own; raises NotFound."""
+        with self._database.read() as session:
+            if registration_id is not None:
+                row = session.get(Registration, registration_id)
+            else:
+                approved = select(Node.fingerprint).where(Node.node_id == node_id).scalar_subquery()
+                wanted = (Registration.node_id == node_id) & (Registration.fingerprint == approved)
+                row = session.scalars(select(Registration).where(wanted)).first()
+            if row is None:
+                raise NotFound("no registration waits under this name")
+            return _received(session, row)
+
+    def add_issuer(self, issuer: str, name: str, now_us: int) -> None:
+        """Put an issuer into the directory before its node asks for it; raises Conflict when it is there or collides."""
+        require_issuer(issuer)
+        with self._database.write() as session:
+            if session.get(Issuer, issuer.lower()):
+                raise Conflict("this issuer is in the directory already")
+            _require_no_collision(session, [issuer])
+            session.add(Issuer(issuer_key=issuer.lower(), issuer=issuer, name=name, state=EXPECTED, changed_us=now_us))
+
+    def approve(self, issuer: str, node_id: str, expected_fingerprint: str, now_us: int) -> None:
+        """Bind a node's keys to an issuer and the document types it asked for, if the fingerprint is the compared one.
+
+        Raises NotFound without such a registration, Conflict for another fingerprint or an issuer bound to another node.
+        """
+        with self._database.write() as session:
+            claims = _pending(session, issuer, node_id, expected_fingerprint)
+            wanted = next(row for row in claims["issuers"] if row["issuer"].lower() == issuer.lower())
+            _require_no_collision(session, [issuer])
+            row = session.get(Issuer, issuer.lower())
+            if row is not None and row.state == APPROVED and row.node_id != node_id:
+                raise Conflict("this issuer is bound to another node; suspend it first")
+            _approve_node(session, claims, expected_fingerprint, now_us)
+            _approve_issuer(session, row, wanted, node_id, now_us)
+
+    def suspend(self, issuer: str, now_us: int) -> None:
+        """Stop an issuer at once: no tickets, pushes or gateway reads for it until it is approved again."""
+        with self._database.write() as session:
+            row = session.get(Issuer, issuer.lower())
+            if row is None:
+                raise NotFound("this issuer is not in the directory")
+            row.state, row.changed_us = SUSPENDED, now_us
+
+    def suspend_node(self, node_id: str) -> None:
+        """Stop a node at once with all its issuers; its access tokens are worth nothing from now on."""
+        with self._database.write() as session:
+            row = session.get(Node, node_id)
+            client = session.get(Client, node_id)
+            if row is None or client is None:
+                raise NotFound("this node is not in the directory")
+            row.state = client.state = SUSPENDED
+
+    def issuers(self) -> list[dict[str, Any]]:
+        """Return every issuer with its node, for the officer."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Issuer, Node).outerjoin(Node, Node.node_id == Issuer.node_id).order_by(Issuer.issuer_key)
+            )
+            return [_issuer_summary(issuer, node) for issuer, node in rows]
+
+    def registrations(self) -> list[dict[str, Any]]:
+        """Return what waits for a decision, newest first, for the officer."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Registration).order_by(Registration.received_us.desc())).all()
+            return [_registration_summary(row) for row in rows]
+
+    def public_issuers(self) -> list[dict[str, Any]]:
+        """Return approved issuers with document types and the live state of their node."""
+        with self._database.read() as session:
+            live = (Issuer.state == APPROVED) & (Node.state == APPROVED)
+            rows = session.execute(
+                select(Issuer, Node).join(Node, Node.node_id == Issuer.node_id).where(live).order_by(Issuer.issuer_key)
+            ).all()
+            types = session.scalars(select(DocType).order_by(DocType.issuer_key, DocType.doc_type_key)).all()
+        return [
+            _public_issuer(issuer, node, [t for t in types if t.issuer_key == issuer.issuer_key])
+            for issuer, node in rows
+        ]
+
+
+def known_issuers(session: Session) -> IssuerDirectory:
+    """Return every issuer that the directory holds, suspended and expected ones too: their names stay taken."""
+    return IssuerDirectory(session.scalars(select(Issuer.issuer)))
+
+
+def use_once(session: Session, client_id: str, jti: str, exp: int) -> None:
+    """Note that a signed request was used; raises SignatureRefused ``replayed`` when it was before."""
+    if len(jti) > 128:
+        raise SignatureRefused(reason="malformed-claims")
+    if session.get(UsedAssertion, (client_id, jti)) is not None:
+        raise SignatureRefused("This signed request was used before", reason="replayed")
+    session.add(UsedAssertion(client_id=client_id, jti=jti, expires_us=(exp + 60) * SECOND))
+    try:
+        session.flush()
+    except IntegrityError as error:  # another process took it at the same moment
+        raise SignatureRefused("This signed request was used before", reason="replayed") from error
+
+
+def _received(session: Session, row: Registration) -> Received:
+    node = session.get(Node, row.node_id)
+    bound = node is not None and node.fingerprint == row.fingerprint
+    scope: dict[str, list[str]] = {}
+    if bound:
+        mine = (Issuer.node_id == row.node_id) & (Issuer.state == APPROVED)
+        query = (
+            select(Issuer.issuer, DocType.doc_type).join(DocType, DocType.issuer_key == Issuer.issuer_key).where(mine)
+        )
+        for issuer, doc_type in session.execute(query.order_by(Issuer.issuer_key, DocType.doc_type_key)):
+            scope.setdefault(issuer, []).append(doc_type)
+    state = node.state if node is not None and bound else PENDING
+    return Received(
+        row.registration_id, row.node_id, row.fingerprint, state,
+        tuple((issuer, tuple(types)) for issuer, types in scope.items()),
+    )  # fmt: skip
+
+
+def _own_keys(token: str) -> KeySet:
+    """Read the keys that a registration brings along; it must be signed by one of them."""
+    document = read_claims_unverified(token, max_size=MAX_REGISTRATION).get("jwks")
+    try:
+        keys = KeySet.from_jwks(document if isinstance(document, dict) else {})
+    except ValueError as error:
+        raise BadRequest("the registration's jwks cannot be read") from error
+    if not any(key.typ == CLIENT_ASSERTION for key in keys):
+        raise BadRequest("the registration's jwks holds no key for client authentication")
+    return keys
+
+
+def _require_claims(claims: Mapping[str, Any]) -> str:
+    node_id, issuers = claims.get("node_id"), claims.get("issuers")
+    if not isinstance(node_id, str) or not _NODE_ID.match(node_id):
+        raise BadRequest("node_id has 1 to 128 letters, digits, or inner . _ -")
+    if not _is_text(claims.get("name"), 200) or not _is_text(claims.get("base_url"), 500):
+        raise BadRequest("name and base_url are short texts")
+    if not isinstance(issuers, list) or not 1 <= len(issuers) <= 200:
+        raise BadRequest("issuers lists 1 to 200 issuers")
+    for row in issuers:
+        _require_issuer_claims(row)
+    names = IssuerDirectory(row["issuer"] for row in issuers)
+    if any(names.conflict(row["issuer"]) for row in issuers) or len(list(names)) != len(issuers):
+        raise Conflict("two issuers of this registration could claim one document URI")
+    return node_id
+
+
+def _require_issuer_claims(row: Any) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("issuer"), str) or not _is_text(row.get("name"), 200):
+        raise BadRequest("an issuer has an id and a name")
+    require_issuer(row["issuer"])
+    types = row.get("doc_types")
+    if not isinstance(types, list) or not 1 <= len(types) <= 500:
+        raise BadRequest("an issuer lists 1 to 500 document types")
+    for doc_type in types:
+        if (
+            not isinstance(doc_type, dict)
+            or not isinstance(doc_type.get("doc_type"), str)
+            or not _is_text(doc_type.get("name"), 200)
+        ):
+            raise BadRequest("a document type has a code and a name")
+        require_doc_type(doc_type["doc_type"])
+        if not _are_search_parameters(doc_type.get("search_parameters", [])):
+            raise BadRequest("search_parameters lists at most 20 of name, label and required")
+        if not _are_texts(doc_type.get("media_types", []), 20, 100):
+            raise BadRequest("media_types lists at most 20 media types")
+    if len({doc_type["doc_type"].lower() for doc_type in types}) != len(types):
+        raise BadRequest("a document type is listed twice")
+
+
+def _are_search_parameters(rows: Any) -> bool:
+    return isinstance(rows, list) and len(rows) <= 20 and all(
+        isinstance(row, dict) and set(row) == {"name", "label", "required"}
+        and isinstance(row["name"], str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", row["name"])
+        and _is_text(row["label"], 200) and isinstance(row["required"], bool)
+        for row in rows
+    )  # fmt: skip
+
+
+def _are_texts(rows: Any, count: int, length: int) -> bool:
+    return isinstance(rows, list) and len(rows) <= count and all(_is_text(row, length) for row in rows)
+
+
+def _is_text(value: Any, length: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= length and value.isprintable()
+
+
+def _require_room(session: Session, now_us: int) -> None:
+    approved = select(Node.fingerprint)
+    old = (Registration.received_us < now_us - PENDING_DAYS * DAY) & Registration.fingerprint.not_in(approved)
+    session.execute(delete(Registration).where(old))
+    if session.scalar(select(func.count()).select_from(Registration)) >= MAX_PENDING:  # type: ignore[operator]  # count is never NULL
+        raise TooManyRequests("too many registrations wait for a decision")
+
+
+def _require_no_collision(session: Session, issuers: Sequence[str]) -> None:
+    directory = known_issuers(session)
+    if any(directory.conflict(issuer) for issuer in issuers):
+        raise Conflict("an issuer id extends, or is extended by, one in the directory at a hyphen")
+
+
+def _pending(session: Session, issuer: str, node_id: str, expected: str) -> dict[str, Any]:
+    """Return the newest registration with the compared fingerprint; others under the same node id do not matter."""
+    rows = session.scalars(
+        select(Registration).where(Registration.node_id == node_id).order_by(Registration.received_us.desc())
+    ).all()
+    found: list[dict[str, Any]] = [claims for row in rows if issuer.lower() in _names(claims := json.loads(row.claims))]
+    if not found:
+        raise NotFound("no registration of this node asks for this issuer")
+    for claims in found:
+        actual = fingerprint(KeySet.from_jwks(claims["jwks"]))
+        if hmac.compare_digest(actual.encode(), expected.strip().lower().encode()):
+            return claims
+    raise Conflict("the fingerprint is not that of the registration; compare it with the node's officer again")
+
+
+def _names(claims: Mapping[str, Any]) -> set[str]:
+    return {row["issuer"].lower() for row in claims["issuers"]}
+
+
+def _approve_node(session: Session, claims: Mapping[str, Any], approved: str, now_us: int) -> None:
+    node_id = claims["node_id"]
+    client = session.get(Client, node_id)
+    if client is not None and client.kind != NODE:
+        raise Conflict("a requester goes by this node's id")
+    session.merge(
+        Client(
+            client_id=node_id, kind=NODE, name=claims["name"], state="active",
+            jwks=json.dumps(claims["jwks"]), created_us=now_us,
+        )
+    )  # fmt: skip
+    session.merge(
+        Node(
+            node_id=node_id, name=claims["name"], base_url=claims["base_url"].rstrip("/"),
+            fingerprint=approved.strip().lower(), state=APPROVED, approved_us=now_us,
+        )
+    )  # fmt: skip
+    session.flush()
+
+
+def _approve_issuer(session: Session, row: Issuer | None, wanted: Mapping[str, Any], node_id: str, now_us: int) -> None:
+    key = wanted["issuer"].lower()
+    spelled = row.issuer if row is not None else wanted["issuer"]
+    session.merge(
+        Issuer(
+            issuer_key=key, issuer=spelled, name=wanted["name"], node_id=node_id, state=APPROVED, changed_us=now_us
+        )
+    )  # fmt: skip
+    session.flush()
+    session.execute(delete(DocType).where(DocType.issuer_key == key))
+    session.add_all(
+        DocType(
+            issuer_key=key, doc_type_key=doc_type["doc_type"].lower(), doc_type=doc_type["doc_type"],
+            name=doc_type["name"], search_parameters=json.dumps(doc_type.get("search_parameters", [])),
+            media_types=json.dumps(doc_type.get("media_types", [])),
+        )
+        for doc_type in wanted["doc_types"]
+    )  # fmt: skip
+
+
+def _issuer_summary(issuer: Issuer, node: Node | None) -> dict[str, Any]:
+    return {
+        "issuer": issuer.issuer, "name": issuer.name, "state": issuer.state, "node_id": issuer.node_id,
+        "node_state": node.state if node else None, "base_url": node.base_url if node else None,
+        "fingerprint": node.fingerprint if node else None, "health": node.health if node else None,
+    }  # fmt: skip
+
+
+def _registration_summary(row: Registration) -> dict[str, Any]:
+    claims = json.loads(row.claims)
+    return {
+        "registration_id": row.registration_id, "node_id": row.node_id, "name": claims["name"],
+        "base_url": claims["base_url"], "fingerprint": row.fingerprint, "received_us": row.received_us,
+        "issuers": [issuer["issuer"] for issuer in claims["issuers"]],
+    }  # fmt: skip
+
+
+def _public_issuer(issuer: Issuer, node: Node, types: Sequence[DocType]) -> dict[str, Any]:
+    return {
+        "issuer": issuer.issuer, "name": issuer.name, "state": node.health,
+        "doc_types": [
+            {
+                "issuer": issuer.issuer, "doc_type": row.doc_type, "name": row.name,
+                "search_parameters": json.loads(row.search_parameters), "media_types": json.loads(row.media_types),
+            }
+            for row in types
+        ],
+    }  # fmt: skip

@@ -1,0 +1,129 @@
+"""What can be checked afterwards: ticket records for auditors, and a resident's own activity. Both are paged by position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from locker.db.models import Alert, Client, ConsentEvent, LinkEvent, TicketRecord
+from locker.db.session import Database, head
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which rows of a feed: after a position and up to another, at or after ``from_us``, before ``to_us``, at most ``limit``."""
+
+    after: int = 0
+    limit: int = 100
+    from_us: int | None = None
+    to_us: int | None = None
+    until: int | None = None
+
+
+class Records:
+    """Reading what was recorded."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def tickets(
+        self,
+        window: Window,
+        *,
+        consent_id: str | None = None,
+        client_id: str | None = None,
+        uri: str | None = None,
+    ) -> tuple[list[TicketRecord], int | None]:
+        """Return one page of ticket records in the order of recording, and where to go on, None at the end."""
+        query = _windowed(select(TicketRecord), TicketRecord, TicketRecord.issued_us, window)
+        if consent_id is not None:
+            query = query.where(TicketRecord.consent_id == consent_id)
+        if client_id is not None:
+            query = query.where(TicketRecord.client_id == client_id)
+        if uri is not None:
+            query = query.where(func.lower(TicketRecord.uri) == uri.lower())
+        with self._database.read() as session:
+            rows = session.scalars(query).all()
+        return list(rows[: window.limit]), _next(rows, window)
+
+    def activity(self, resident_id: str, window: Window) -> tuple[list[dict[str, Any]], int | None]:
+        """Return one page of what happened with a resident's documents, oldest first, and where to go on.
+
+        The three kinds of rows share one numbering, so merging their pages by position misses none. Rows that come in
+        between the three queries are left for the next page.
+        """
+        with self._database.read() as session:
+            window = replace(window, until=head(session, "ledger"))
+            rows = [
+                *_tickets_of(session, resident_id, window),
+                *_consent_events_of(session, resident_id, window),
+                *_link_events_of(session, resident_id, window),
+            ]
+            rows.sort(key=lambda row: int(row["position"]))
+            page = rows[: window.limit]
+            names = _names(session, {row["client_id"] for row in page if row["client_id"]})
+        for row in page:
+            row["requester_name"] = names.get(row["client_id"])
+        return page, page[-1]["position"] if len(rows) > window.limit else None
+
+    def alerts(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest alerts, for the operator."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Alert).order_by(Alert.at_us.desc()).limit(limit))
+            return [
+                {"node_id": row.node_id, "kind": row.kind, "detail": row.detail, "at_us": row.at_us} for row in rows
+            ]
+
+
+def _windowed(query: Select[Any], model: Any, time: Any, window: Window) -> Select[Any]:
+    query = query.where(model.position > window.after).order_by(model.position).limit(window.limit + 1)
+    if window.until is not None:
+        query = query.where(model.position <= window.until)
+    if window.from_us is not None:
+        query = query.where(time >= window.from_us)
+    if window.to_us is not None:
+        query = query.where(time < window.to_us)
+    return query
+
+
+def _next(rows: Sequence[TicketRecord], window: Window) -> int | None:
+    return rows[window.limit - 1].position if len(rows) > window.limit else None
+
+
+def _tickets_of(session: Session, resident_id: str, window: Window) -> list[dict[str, Any]]:
+    query = _windowed(select(TicketRecord), TicketRecord, TicketRecord.issued_us, window)
+    return [
+        _activity(row.position, row.issued_us, "ticket-issued", row.consent_id, row.uri, row.client_id)
+        for row in session.scalars(query.where(TicketRecord.resident_id == resident_id))
+    ]
+
+
+def _consent_events_of(session: Session, resident_id: str, window: Window) -> list[dict[str, Any]]:
+    query = _windowed(select(ConsentEvent), ConsentEvent, ConsentEvent.at_us, window)
+    return [
+        _activity(row.position, row.at_us, f"consent-{row.kind}", row.consent_id, None, row.client_id)
+        for row in session.scalars(query.where(ConsentEvent.resident_id == resident_id))
+    ]
+
+
+def _link_events_of(session: Session, resident_id: str, window: Window) -> list[dict[str, Any]]:
+    query = _windowed(select(LinkEvent), LinkEvent, LinkEvent.at_us, window)
+    return [
+        _activity(row.position, row.at_us, f"document-{row.kind}", None, row.uri, None)
+        for row in session.scalars(query.where(LinkEvent.resident_id == resident_id))
+    ]
+
+
+def _activity(
+    position: int, at_us: int, kind: str, consent_id: str | None, uri: str | None, client_id: str | None
+) -> dict[str, Any]:
+    return {
+        "position": position, "at_us": at_us, "kind": kind, "consent_id": consent_id, "uri": uri, "client_id": client_id,
+    }  # fmt: skip
+
+
+def _names(session: Session, client_ids: set[str]) -> dict[str, str]:
+    rows = session.execute(select(Client.client_id, Client.name).where(Client.client_id.in_(client_ids)))
+    return {row.client_id: row.name for row in rows}

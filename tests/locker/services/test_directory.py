@@ -1,0 +1,182 @@
+import threading
+
+import pytest
+
+from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError
+from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint
+from node.contract.times import SECOND, now_us
+
+ISSUER = "in.gov.meeseva.ap"
+
+
+def test_a_registration_waits_and_counts_for_nothing(world) -> None:
+    node = world.node()
+    received = world.services.directory.register(node.registration(), now_us())
+    assert (received.state, received.fingerprint, received.scope) == ("pending", fingerprint(node.keys), ())
+    assert world.services.directory.public_issuers() == []
+    with pytest.raises(Forbidden):
+        world.push(node, world.row(f"{ISSUER}-INCOM-1"))
+
+
+def test_the_officer_binds_keys_issuer_and_types(either_world) -> None:
+    world = either_world
+    node = world.department()
+    received = world.services.directory.registration(node_id=node.node_id)
+    assert (received.state, received.scope) == ("approved", ((ISSUER, ("CASTE", "INCOM")),))
+    (issuer,) = world.services.directory.public_issuers()
+    assert issuer["issuer"] == ISSUER and [t["doc_type"] for t in issuer["doc_types"]] == ["CASTE", "INCOM"]
+
+
+def test_another_fingerprint_approves_nothing(world) -> None:
+    node = world.node()
+    world.services.directory.register(node.registration(), now_us())
+    with pytest.raises(Conflict, match="fingerprint"):
+        world.services.directory.approve(ISSUER, node.node_id, "0000-" * 7 + "0000", now_us())
+    assert world.services.directory.public_issuers() == []
+
+
+def test_a_stranger_who_registers_under_the_same_node_id_gains_nothing(world) -> None:
+    honest, stranger = world.node(), world.node()
+    world.services.directory.register(honest.registration(), now_us())
+    world.services.directory.register(stranger.registration(), now_us() + SECOND)
+    world.services.directory.approve(ISSUER, honest.node_id, fingerprint(honest.keys), now_us())
+    token = world.node_token(stranger)
+    principal = world.services.tokens.authenticate(f"Bearer {token}", now_us())
+    assert principal.role == "applicant"
+    assert world.services.directory.registration(registration_id=principal.subject).state == "pending"
+
+
+def test_an_approved_issuer_is_not_given_to_another_node(world) -> None:
+    world.department()
+    other = world.node(node_id="node-other")
+    world.services.directory.register(other.registration(), now_us())
+    with pytest.raises(Conflict, match="another node"):
+        world.services.directory.approve(ISSUER, other.node_id, fingerprint(other.keys), now_us())
+
+
+@pytest.mark.parametrize("colliding", [f"{ISSUER}-north", "in.gov.meeseva.ap-INCOM", "IN.GOV.MEESEVA.AP-x"])
+def test_an_issuer_that_extends_a_registered_one_at_a_hyphen_is_refused(world, colliding: str) -> None:
+    world.department()
+    with pytest.raises(Conflict, match="hyphen"):
+        world.services.directory.register(world.node(node_id="n2", issuers=(colliding,)).registration(), now_us())
+    with pytest.raises(Conflict, match="hyphen"):
+        world.services.directory.add_issuer(colliding, "x", now_us())
+
+
+def test_an_issuer_that_is_extended_by_a_registered_one_is_refused(world) -> None:
+    world.department()
+    world.services.directory.add_issuer("in.gov-north", "x", now_us())
+    with pytest.raises(Conflict):
+        world.services.directory.register(world.node(node_id="n2", issuers=("in.gov",)).registration(), now_us())
+
+
+def test_two_issuers_of_one_registration_may_not_collide(world) -> None:
+    with pytest.raises(Conflict):
+        world.services.directory.register(world.node(issuers=("a", "a-b")).registration(), now_us())
+
+
+def test_a_registration_signed_by_a_key_it_does_not_bring_is_refused(world) -> None:
+    node = world.node()
+    honest = node.claims()
+    node.registration_key = SigningKey.generate(REGISTRATION)
+    with pytest.raises(InvalidCredential):
+        world.services.directory.register(node.registration(jwks=honest["jwks"]), now_us())
+
+
+def test_a_client_assertion_key_cannot_sign_a_registration(world) -> None:
+    node = world.node()
+    node.registration_key = SigningKey.of(CLIENT_ASSERTION, node.registration_key.key)
+    with pytest.raises(InvalidCredential) as refused:
+        world.services.directory.register(node.registration(), now_us())
+    assert refused.value.reason == "wrong-typ"
+
+
+def test_a_registration_for_another_locker_or_too_old_is_refused(world) -> None:
+    token = world.node().registration()
+    with pytest.raises(InvalidCredential) as refused:
+        world.services.directory.register(token, now_us() + 3600 * SECOND)
+    assert refused.value.reason == "expired"
+
+
+def test_the_same_registration_again_gives_the_same_answer(world) -> None:
+    token = world.node().registration()
+    first = world.services.directory.register(token, now_us())
+    assert world.services.directory.register(token, now_us()) == first
+    assert len(world.services.directory.registrations()) == 1
+
+
+def test_an_address_that_the_policy_refuses_is_not_stored(world) -> None:
+    with pytest.raises(ProblemError):
+        world.services.directory.register(world.node(base_url="http://169.254.169.254").registration(), now_us())
+    assert world.services.directory.registrations() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node_id": "a b"},
+        {"node_id": 7},
+        {"name": ""},
+        {"issuers": []},
+        {"issuers": [{"issuer": ISSUER}]},
+        {"issuers": [{"issuer": "bad id", "name": "x", "doc_types": [{"doc_type": "A", "name": "a"}]}]},
+        {"issuers": [{"issuer": ISSUER, "name": "x", "doc_types": [{"doc_type": "A-B", "name": "a"}]}]},
+        {"issuers": [{"issuer": ISSUER, "name": "x", "doc_types": [{"doc_type": "A", "name": "a"}] * 2}]},
+        {"jwks": {"keys": []}},
+        {"jwks": None},
+    ],
+)
+def test_malformed_claims_are_refused(world, changes) -> None:
+    with pytest.raises(ProblemError) as refused:
+        world.services.directory.register(world.node().registration(**changes), now_us())
+    assert 400 <= refused.value.status < 500
+    assert world.services.directory.registrations() == []
+
+
+def test_suspending_an_issuer_acts_at_once(world) -> None:
+    node = world.department()
+    world.services.directory.suspend(ISSUER, now_us())
+    (result,) = world.push(node, world.row(f"{ISSUER}-INCOM-1"))
+    assert result["outcome"] == "refused" and result["problem"]["type"].endswith("/out-of-scope")
+    assert world.services.directory.public_issuers() == []
+
+
+def test_suspending_a_node_ends_its_tokens(world) -> None:
+    node = world.department()
+    token = world.node_token(node)
+    world.services.directory.suspend_node(node.node_id)
+    with pytest.raises(InvalidCredential) as refused:
+        world.services.tokens.authenticate(f"Bearer {token}", now_us())
+    assert refused.value.reason == "suspended"
+    with pytest.raises(Exception, match="not accepted"):
+        world.node_token(node)
+
+
+def test_unknown_names_are_said_to_be_unknown(world) -> None:
+    for call in (
+        lambda: world.services.directory.suspend("nobody", now_us()),
+        lambda: world.services.directory.suspend_node("nobody"),
+        lambda: world.services.directory.approve("nobody", "n", "f", now_us()),
+        lambda: world.services.directory.registration(node_id="nobody"),
+    ):
+        with pytest.raises(NotFound):
+            call()
+
+
+def test_registrations_at_once_are_all_kept(either_world) -> None:
+    world = either_world
+    errors: list[BaseException] = []
+
+    def register(number: int) -> None:
+        try:
+            node = world.node(node_id=f"node-{number}", issuers=(f"in.gov.{number}",))
+            world.services.directory.register(node.registration(), now_us())
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=register, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and len(world.services.directory.registrations()) == 8
