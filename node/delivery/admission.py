@@ -1,0 +1,284 @@
+"""Admission: every read waits here for its log row.
+
+One thread takes all that is waiting: a look-up for all documents, the pure decision for each, one insert of all rows, one
+commit, one wake-up of the loop. Refused requests go the same way, so nothing that was attempted is missing from the log.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.contract.identifiers import uuid7
+from node.contract.problems import DocumentNotFound, LogUnavailable, ProblemError, as_problem
+from node.contract.signing import looks_like_jws
+from node.contract.tickets import Ticket
+from node.contract.uri import DocumentURI, IssuerDirectory
+from node.db.audit_log import append_events
+from node.db.catalogue import find_documents, issuer_directory
+from node.db.lockers import LockerRow, locker_rows, void_moments
+from node.db.session import Database
+from node.db.tokens import find_tokens, token_hash
+from node.delivery.answers import AnswerPlan, plan_answer
+from node.services import access
+from node.services.access import LockerScope, NodeRules, Principal, TokenGrant
+from node.services.audit import Action, encode_event
+from node.services.events import Caller, attempt, given, refusal
+from node.services.floods import FloodGate
+from node.services.ports import CatalogueDocument
+from node.services.verifying import PublishedKeys, TicketVerifier, bearer_credential
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWork:
+    """A GET or HEAD that asks to be admitted; header names are lower-case."""
+
+    uri_text: str
+    method: str
+    headers: Mapping[str, str]
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class PutWork:
+    """A PUT that asks who it is; only its refusal is logged here, its success with the document's own transaction."""
+
+    uri_text: str
+    headers: Mapping[str, str]
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class EventWork:
+    """An event to be written with the next batch."""
+
+    fields: Mapping[str, Any]
+
+
+Work = ReadWork | PutWork | EventWork
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An admitted read: what to answer, and the durable row's fields, to which the second row refers."""
+
+    document: CatalogueDocument
+    plan: AnswerPlan
+    begun: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PutAllowed:
+    """A PUT whose caller may write this URI."""
+
+    uri: DocumentURI
+    principal: Principal
+    attempt: Mapping[str, Any]
+
+
+Result = Admitted | PutAllowed | None
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What one batch needs to know, read in its transaction."""
+
+    documents: dict[str, CatalogueDocument]
+    tokens: dict[str, TokenGrant]
+    lockers: dict[str, LockerRow]
+    void: dict[tuple[str, str], int]
+    directory: IssuerDirectory | None = None
+
+
+@dataclass(slots=True)
+class _Credential:
+    """A request's credential as far as it could be read before the database was asked."""
+
+    token_hash: str | None = None
+    jws: str | None = None
+    iss: str | None = None
+    ticket: Ticket | None = None
+    error: ProblemError | None = None
+
+
+class Admission:
+    """Decides and logs batches of work on one database connection; ``process`` runs in the admission thread alone."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: NodeRules,
+        limits: Mapping[str, LockerScope],
+        floods: FloodGate,
+        clock: Callable[[], int],
+    ) -> None:
+        """``limits`` are the settings' limits by locker; none at all leave a registered locker to its registration."""
+        self._database = database
+        self._rules = rules
+        self._limits = limits
+        self._floods = floods
+        self._clock = clock
+        self._verifier = TicketVerifier()
+        self.failing = False
+
+    def process(self, batch: Sequence[Work]) -> list[Result | BaseException]:
+        """Return a result or a problem for each piece of work, once all their rows are durable."""
+        now_us = self._clock()
+        try:
+            with self._database.writing() as connection:
+                results, events = self._decide_all(connection, batch, now_us)
+                append_events(connection, [encode_event(fields, now_us) for fields in events])
+        except SQLAlchemyError as error:
+            self.failing = True
+            log.error("log_unavailable", error=type(error).__name__)
+            raise LogUnavailable(headers={"Retry-After": "5"}) from error
+        self.failing = False
+        return results
+
+    def _decide_all(
+        self, connection: Connection, batch: Sequence[Work], now_us: int
+    ) -> tuple[list[Result | BaseException], list[Mapping[str, Any]]]:
+        results: list[Result | BaseException] = []
+        events: list[Mapping[str, Any]] = []
+        credentials = [None if isinstance(work, EventWork) else self._read_credential(work) for work in batch]
+        facts = self._look_up(connection, batch, [item for item in credentials if item is not None])
+        for work, credential in zip(batch, credentials, strict=True):
+            if isinstance(work, EventWork):
+                results.append(None)
+                events.append(work.fields)
+            elif credential is not None:
+                result, fields = self._decide(connection, work, credential, facts, now_us)
+                results.append(result)
+                if fields is not None:
+                    events.append(fields)
+        return results, events
+
+    def _read_credential(self, work: ReadWork | PutWork) -> _Credential:
+        found = _Credential()
+        try:
+            credential = bearer_credential(work.headers.get("authorization"))
+            if credential is None:
+                return found
+            if looks_like_jws(credential):
+                found.jws, found.iss = credential, self._verifier.claimed_issuer(credential)
+            else:
+                found.token_hash = token_hash(credential)
+        except ProblemError as error:
+            found.error = error
+        return found
+
+    def _look_up(self, connection: Connection, batch: Sequence[Work], credentials: Sequence[_Credential]) -> _Facts:
+        keys = {work.uri_text.lower() for work in batch if isinstance(work, ReadWork | PutWork)}
+        facts = _Facts(
+            documents=find_documents(connection, keys),
+            tokens=find_tokens(connection, {item.token_hash for item in credentials if item.token_hash}),
+            lockers=locker_rows(connection, {item.iss for item in credentials if item.iss}),
+            void={},
+        )
+        for item in credentials:
+            if item.jws is not None and item.iss is not None:
+                self._verify(item, facts.lockers.get(item.iss))
+        tickets = [item.ticket for item in credentials if item.ticket]
+        facts.void = void_moments(connection, {(row.iss, row.consent_id) for row in tickets if row.consent_id})
+        return facts
+
+    def _verify(self, credential: _Credential, locker: LockerRow | None) -> None:
+        published = PublishedKeys(locker.iss, locker.jwks) if locker else None
+        try:
+            credential.ticket = self._verifier.verify(credential.jws or "", published)
+        except ProblemError as error:
+            credential.error = error
+
+    def _decide(
+        self, connection: Connection, work: ReadWork | PutWork, credential: _Credential, facts: _Facts, now_us: int
+    ) -> tuple[Result | BaseException, Mapping[str, Any] | None]:
+        principal = _principal(credential, facts)
+        document = facts.documents.get(work.uri_text.lower())
+        fields = attempt(
+            _action(work), work.caller, read_id=uuid7(), uri_text=work.uri_text,
+            uri=document.uri if document else None, principal=principal, document=document,
+        )  # fmt: skip
+        try:
+            uri = self._require_allowed(connection, work, credential, principal, document, facts, now_us)
+            if isinstance(work, PutWork):
+                return PutAllowed(uri, principal, fields), None
+            return self._answer(work, principal, document, fields, now_us)
+        except ProblemError as error:
+            return self._refuse(work.caller, error, fields, now_us)
+        except Exception as error:
+            log.error("admission_fault", error=type(error).__name__, request_id=work.caller.request_id)
+            return self._refuse(work.caller, as_problem(error), fields, now_us)
+
+    def _require_allowed(
+        self, connection: Connection, work: ReadWork | PutWork, credential: _Credential, principal: Principal,
+        document: CatalogueDocument | None, facts: _Facts, now_us: int,
+    ) -> DocumentURI:  # fmt: skip
+        """Judge the credential before the document, so that nobody learns which URIs exist without one."""
+        if credential.error is not None:
+            raise credential.error
+        if credential.token_hash is not None and principal.token is None:
+            raise access.InvalidCredential(reason="unknown-token")
+        ticket = principal.ticket
+        locker = self._scope(facts.lockers.get(ticket.iss)) if ticket else None
+        void = facts.void.get((ticket.iss, ticket.consent_id)) if ticket and ticket.consent_id else None
+        access.require_valid(principal, self._rules, locker, void, now_us)
+        roles = (access.OPERATOR,) if isinstance(work, PutWork) else (access.TICKET_ROLE, access.OPERATOR)
+        access.require_role(principal, *roles)
+        if document is None and facts.directory is None:
+            facts.directory = issuer_directory(connection)
+        uri = document.uri if document else DocumentURI.parse(work.uri_text, facts.directory or IssuerDirectory())
+        office = document.office if document else None
+        access.require_in_scope(principal, self._rules, locker, uri, office)
+        return uri
+
+    def _answer(
+        self,
+        work: ReadWork,
+        principal: Principal,
+        document: CatalogueDocument | None,
+        fields: dict[str, Any],
+        now_us: int,
+    ) -> tuple[Result | BaseException, Mapping[str, Any]]:
+        if document is None:
+            raise DocumentNotFound()
+        access.require_served(document, principal)
+        plan = plan_answer(work.method, work.headers, document, access.allowed_placements(document, principal), now_us)
+        fields.update(
+            given(plan.placement, status=plan.status, opened=plan.has_body, offset=plan.offset, length=plan.length)
+        )
+        return Admitted(document, plan, fields), fields
+
+    def _refuse(
+        self, caller: Caller, error: ProblemError, fields: dict[str, Any], now_us: int
+    ) -> tuple[ProblemError, Mapping[str, Any] | None]:
+        fields.update(refusal(error))
+        if access.credential_refused(error):
+            verdict = self._floods.admit(caller.source, now_us)
+            if verdict.flooded:
+                return verdict.problem(), None
+        return error, fields
+
+    def _scope(self, row: LockerRow | None) -> LockerScope | None:
+        """Return what a registered locker may do; settings that list lockers shut out those they do not list."""
+        if row is None:
+            return None
+        if not self._limits:
+            return LockerScope(row.iss, row.state)
+        limit = self._limits.get(row.iss)
+        return LockerScope(row.iss, row.state, limit.issuers, limit.doc_types) if limit else None
+
+
+def _principal(credential: _Credential, facts: _Facts) -> Principal:
+    token = facts.tokens.get(credential.token_hash) if credential.token_hash else None
+    return Principal(ticket=credential.ticket, token=token)
+
+
+def _action(work: ReadWork | PutWork) -> Action:
+    if isinstance(work, PutWork):
+        return Action.PUT
+    return Action.HEAD if work.method == "HEAD" else Action.READ
