@@ -263,7 +263,7 @@ class RevocationEntryRow(Base):
 
     __tablename__ = "revocation_entry"
     iss: Mapped[str] = mapped_column(ForeignKey("locker.iss"), primary_key=True)
-    consent_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    consent_id: Mapped[str] = mapped_column(String(512), primary_key=True)
     void_before_us: Mapped[int] = mapped_column(MICROSECONDS)
 
 

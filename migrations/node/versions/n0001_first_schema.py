@@ -265,7 +265,7 @@ def upgrade() -> None:
     op.create_index('ux_representation', 'representation', ['document_id', 'version', 'media_type', 'language'], unique=True)
     op.create_table('revocation_entry',
     sa.Column('iss', sa.String(length=255), nullable=False),
-    sa.Column('consent_id', sa.String(length=64), nullable=False),
+    sa.Column('consent_id', sa.String(length=512), nullable=False),
     sa.Column('void_before_us', sa.BigInteger(), nullable=False),
     sa.ForeignKeyConstraint(['iss'], ['locker.iss'], ),
     sa.PrimaryKeyConstraint('iss', 'consent_id')
