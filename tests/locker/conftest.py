@@ -78,6 +78,7 @@ class World:
     clock: Clock
     asked: list[tuple[str, str, Any]]
     answers: list[Any]
+    secrets: dict[str, str] = field(default_factory=dict)
 
     def node(self, **fields: Any) -> FakeNode:
         return FakeNode(**fields)
@@ -118,7 +119,11 @@ class World:
     def requester(self, client_id: str = "university") -> str:
         """Register a requester and return an access token of its own."""
         secret = self.services.tokens.add_requester(client_id, client_id.title(), None, self.clock())
-        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        self.secrets[client_id] = str(secret)
+        return self.client_token(client_id)
+
+    def client_token(self, client_id: str) -> str:
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": self.secrets[client_id]}
         return self.services.tokens.grant(form, None, self.clock()).token
 
     def node_token(self, node: FakeNode) -> str:
