@@ -19,10 +19,8 @@ class MaskedParameterValidator(ParameterValidator):  # type: ignore[misc]  # Con
     """
 
     @staticmethod
-    def validate_parameter(
-        kind: str, value: Any, parameter: dict[str, Any], param_name: str | None = None
-    ) -> str | None:
-        """Return a sentence when the value does not fit, else None."""
+    def validate_parameter(kind: str, value: Any, parameter: dict[str, Any], param_name: str | None = None) -> None:
+        """Raise BadRequest when the value does not fit."""
         name = param_name or parameter["name"]
         if value is None:
             if parameter.get("required"):
