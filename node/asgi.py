@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from node.contract.problems import LogUnavailable, ProblemError
 from node.delivery.admission import Admission, EventWork, Result, Work
-from node.delivery.app import PREFIX, DeliveryApp, DeliverySettings
+from node.delivery.app import PREFIX, DeliveryApp, DeliverySettings, PutService
 from node.services.access import LockerScope, NodeRules
 from node.services.floods import FloodGate
 from node.web.batches import BatchWorker
@@ -51,3 +51,56 @@ class AdmissionRecorder:
             raise
         except ProblemError as error:
             raise LogUnavailable(reason=error.reason) from error
+
+
+@dataclass(frozen=True, slots=True)
+class WebProcess:
+    """What lives as long as one web process: its admission thread, its reading threads, the sources it counts."""
+
+    process_id: str
+    worker: BatchWorker[Work, Result]
+    admission: Admission
+    floods: FloodGate
+    pool: ThreadPoolExecutor
+
+    def start(self) -> None:
+        """Start the admission thread."""
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Write what is queued, then end the threads."""
+        self.worker.stop(RECORD_TIMEOUT_SECONDS)
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def build_process(node: Node, process_id: str) -> WebProcess:
+    """Make a web process's threads; nothing runs yet."""
+    settings = node.settings
+    limits = {
+        limit.iss: LockerScope(limit.iss, "active", limit.issuers, limit.doc_types) for limit in settings.lockers
+    }
+    floods = FloodGate()
+    rules = NodeRules(settings.node_id, settings.exposure == "gateway-only")
+    admission = Admission(node.database, rules, limits, floods, node.clock)
+    worker: BatchWorker[Work, Result] = BatchWorker("admission", admission.process)
+    pool = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
+    return WebProcess(process_id, worker, admission, floods, pool)
+
+
+def build_delivery(node: Node, process: WebProcess, puts: PutService) -> DeliveryApp:
+    """Make the data plane."""
+    settings = node.settings
+    bounds = DeliverySettings(
+        process_id=process.process_id, spool_folder=node.spool_folder, max_document_bytes=settings.max_document_bytes,
+        send_timeout=settings.send_timeout_seconds, receive_timeout=settings.receive_timeout_seconds,
+    )  # fmt: skip
+    return DeliveryApp(process.worker, node.stores, puts, process.pool, bounds)
+
+
+def require_same_routes(specification: Document) -> Document:
+    """Return the control plane's part of the specification; raises SpecificationError unless delivery's routes are the marked ones."""
+    control, marked = split_planes(specification)
+    declared = {(operation.method, operation.path) for operation in marked}
+    if declared != DeliveryApp.routes():
+        raise SpecificationError("the specification marks other paths for delivery than delivery answers")
+    return control

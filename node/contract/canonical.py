@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 _LARGEST = 2**53 - 1
 

@@ -117,7 +117,7 @@ def verify_ticket(token: str, keys: KeySet) -> Ticket:
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
     value = claims[name]
-    if not isinstance(value, str) or not 0 < len(value) <= 512:
+    if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
         raise ValueError(name)
     return value
 

@@ -8,6 +8,7 @@ from node.contract.problems import MalformedURI, UnknownIssuer
 
 _ISSUER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?\Z")
 _DOC_TYPE = re.compile(r"[A-Za-z0-9]{1,32}\Z")
+_ANY_URI = re.compile(r"[A-Za-z0-9._~-]{5,290}\Z")
 _DOC_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}\Z")
 
 MAX_URI = 128 + 1 + 32 + 1 + 128
@@ -95,6 +96,11 @@ class DocumentURI:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def could_be_uri(text: str) -> bool:
+    """Tell whether a text has the characters and length of a document URI, so that it is worth looking up."""
+    return _ANY_URI.match(text) is not None
 
 
 def require_issuer(text: str) -> str:

@@ -119,17 +119,22 @@ def _index_row(position: int, event: dict[str, Any]) -> dict[str, Any]:
         "at_us": parse_time(event["at"]),
         "action": event["action"],
         "outcome": event["outcome"],
-        "uri_key": _key(event.get("uri")),
-        "issuer_key": _key(event.get("issuer")),
-        "doc_type_key": _key(event.get("doc_type")),
-        "holder_ref": event.get("holder_ref"),
-        "client_id": event.get("client_id"),
-        "consent_id": event.get("consent_id"),
+        "uri_key": _key(event.get("uri"), 290),
+        "issuer_key": _key(event.get("issuer"), 128),
+        "doc_type_key": _key(event.get("doc_type"), 32),
+        "holder_ref": _cut(event.get("holder_ref"), 64),
+        "client_id": _cut(event.get("client_id"), 128),
+        "consent_id": _cut(event.get("consent_id"), 64),
     }
 
 
-def _key(text: str | None) -> str | None:
-    return None if text is None else text.lower()
+def _key(text: str | None, length: int) -> str | None:
+    return _cut(None if text is None else text.lower(), length)
+
+
+def _cut(text: str | None, length: int) -> str | None:
+    """Fit a value into its column: an index row that cannot be written would stop the log for all."""
+    return None if text is None else text[:length]
 
 
 def _follow_open_reads(connection: Connection, events: Sequence[dict[str, Any]]) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
 from node.contract.identifiers import uuid7
-from node.contract.problems import DocumentNotFound, LogUnavailable, ProblemError, as_problem
+from node.contract.problems import DocumentNotFound, InvalidCredential, LogUnavailable, ProblemError, as_problem
 from node.contract.signing import looks_like_jws
 from node.contract.tickets import Ticket
-from node.contract.uri import DocumentURI, IssuerDirectory
+from node.contract.uri import DocumentURI, IssuerDirectory, could_be_uri
 from node.db.audit_log import append_events
 from node.db.catalogue import find_documents, issuer_directory
 from node.db.lockers import LockerRow, locker_rows, void_moments
@@ -128,17 +128,36 @@ class Admission:
 
     def process(self, batch: Sequence[Work]) -> list[Result | BaseException]:
         """Return a result or a problem for each piece of work, once all their rows are durable."""
-        now_us = self._clock()
         try:
-            with self._database.writing() as connection:
-                results, events = self._decide_all(connection, batch, now_us)
-                append_events(connection, [encode_event(fields, now_us) for fields in events])
-        except SQLAlchemyError as error:
-            self.failing = True
-            log.error("log_unavailable", error=type(error).__name__)
-            raise LogUnavailable(headers={"Retry-After": "5"}) from error
+            results = self._process_together(batch)
+        except OperationalError as error:
+            raise self._unavailable(error) from error
+        except Exception as error:
+            if len(batch) == 1:
+                raise self._unavailable(error) from error
+            # One piece of work that cannot be written must not take the others with it.
+            log.error("batch_taken_apart", error=type(error).__name__, size=len(batch))
+            return [self._process_alone(work) for work in batch]
         self.failing = False
         return results
+
+    def _process_together(self, batch: Sequence[Work]) -> list[Result | BaseException]:
+        now_us = self._clock()
+        with self._database.writing() as connection:
+            results, events = self._decide_all(connection, batch, now_us)
+            append_events(connection, [encode_event(fields, now_us) for fields in events])
+        return results
+
+    def _process_alone(self, work: Work) -> Result | BaseException:
+        try:
+            return self.process([work])[0]
+        except LogUnavailable as error:
+            return error
+
+    def _unavailable(self, error: Exception) -> LogUnavailable:
+        self.failing = True
+        log.error("log_unavailable", error=type(error).__name__)
+        return LogUnavailable(headers={"Retry-After": "5"})
 
     def _decide_all(
         self, connection: Connection, batch: Sequence[Work], now_us: int
@@ -173,7 +192,8 @@ class Admission:
         return found
 
     def _look_up(self, connection: Connection, batch: Sequence[Work], credentials: Sequence[_Credential]) -> _Facts:
-        keys = {work.uri_text.lower() for work in batch if isinstance(work, ReadWork | PutWork)}
+        texts = {work.uri_text for work in batch if isinstance(work, ReadWork | PutWork)}
+        keys = {text.lower() for text in texts if could_be_uri(text)}
         facts = _Facts(
             documents=find_documents(connection, keys),
             tokens=find_tokens(connection, {item.token_hash for item in credentials if item.token_hash}),
@@ -222,7 +242,7 @@ class Admission:
         if credential.error is not None:
             raise credential.error
         if credential.token_hash is not None and principal.token is None:
-            raise access.InvalidCredential(reason="unknown-token")
+            raise InvalidCredential(reason="unknown-token")
         ticket = principal.ticket
         locker = self._scope(facts.lockers.get(ticket.iss)) if ticket else None
         void = facts.void.get((ticket.iss, ticket.consent_id)) if ticket and ticket.consent_id else None

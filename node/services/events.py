@@ -10,7 +10,7 @@ from node.services.access import Principal
 from node.services.audit import PHASE_ATTEMPT, PHASE_END, Action, Outcome
 from node.services.ports import CatalogueDocument, Placement
 
-SHOWN_URI = 300
+SHOWN_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,14 @@ class Caller:
     request_id: str
     source: str
     process: str
+
+
+def shown(text: str) -> str:
+    """Return what a caller sent as printable ASCII, cut off: it goes into the log, and nothing in it may act there."""
+    visible = "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text[:SHOWN_TEXT]
+    )
+    return visible.encode("ascii", "backslashreplace").decode("ascii")[:SHOWN_TEXT]
 
 
 def attempt(
@@ -37,7 +45,7 @@ def attempt(
         "phase": PHASE_ATTEMPT,
         "action": action,
         "read_id": read_id,
-        "uri": str(document.uri) if document else uri_text[:SHOWN_URI],
+        "uri": str(document.uri) if document else shown(uri_text),
         "source": caller.source,
         "request_id": caller.request_id,
         "process": caller.process,

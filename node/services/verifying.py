@@ -4,7 +4,6 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from node.contract.problems import ProblemError
 from node.contract.signing import KeySet, SignatureRefused, read_claims_unverified
 from node.contract.tickets import Ticket, TicketRefused, verify_ticket
 
@@ -33,7 +32,7 @@ class TicketVerifier:
     def claimed_issuer(self, token: str) -> str:
         """Return the locker that a token says it is from; raises SignatureRefused when it is no token at all."""
         iss = read_claims_unverified(token).get("iss")
-        if not isinstance(iss, str) or len(iss) > 255:
+        if not isinstance(iss, str) or len(iss) > 255 or not iss.isprintable():
             raise SignatureRefused(reason="malformed")
         return iss
 
@@ -70,10 +69,3 @@ def bearer_credential(authorization: str | None) -> str | None:
         raise SignatureRefused("Use the Bearer scheme", reason="malformed")
     return credential
 
-
-def challenge(error: ProblemError) -> dict[str, str]:
-    """Return the WWW-Authenticate header that a 401 must carry (RFC 6750 section 3)."""
-    if error.status != 401:
-        return {}
-    suffix = "" if error.slug == "missing-credential" else ' error="invalid_token"'
-    return {"WWW-Authenticate": f"Bearer{suffix}"}
