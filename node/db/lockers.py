@@ -192,6 +192,17 @@ class LockerRecords:
         with self._database.writing() as connection:
             return activate(connection, iss)
 
+    def claim_key_fetch(self, iss: str, now_us: int, interval_us: int) -> bool:
+        """Take the right to fetch a locker's keys, which is given once in an interval to all processes together."""
+        last = Locker.jwks_fetched_us
+        with self._database.writing() as connection:
+            claimed = connection.execute(
+                update(Locker)
+                .where(Locker.iss == iss, (last <= now_us - interval_us) | (last > now_us))
+                .values(jwks_fetched_us=now_us)
+            )
+            return claimed.rowcount == 1
+
     def take_page(
         self, before: LockerRow, *, sequence: int, digest: str, issued_us: int, next_update_us: int,
         entries: Sequence[RevocationEntry], prune_before_us: int,

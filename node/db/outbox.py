@@ -8,7 +8,7 @@ document is read when it is sent; ``revision`` is that of the change, by which t
 import json
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from node.db.lockers import ACTIVE, LockerRow, change_locker, locker_rows
 from node.db.models import Document, Locker, OutboxRow
 from node.db.session import Database
 from node.services.ports import CatalogueDocument
+from node.services.push import LinkChange, RowResult
 
 WAITING = "waiting"
 REFUSED = "refused"
@@ -46,16 +47,6 @@ class DueRow:
     attempts: int
     document: CatalogueDocument | None
     seal: SealedHolder | None
-
-
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """What the locker said of a row; ``problem`` is its reason for refusing."""
-
-    row_id: str
-    outcome: str
-    holder_ref: str | None = None
-    problem: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,3 +284,61 @@ def set_holder_refs(connection: Connection, references: Mapping[str, str]) -> No
             statement.values(holder_ref=bindparam("reference")),
             [{"of_document": document_id, "reference": ref} for document_id, ref in sorted(references.items())],
         )
+
+
+def take_link_changes(connection: Connection, changes: Iterable[LinkChange]) -> None:
+    """Note, in their order, who documents belong to; what was withdrawn is cleared only where it is still noted."""
+    for change in changes:
+        mine = Document.uri_key == change.uri.lower()
+        if change.outcome == "linked" and change.holder_ref is not None:
+            connection.execute(update(Document).where(mine).values(holder_ref=change.holder_ref))
+        elif change.outcome == "withdrawn":
+            noted = Document.holder_ref == change.holder_ref
+            connection.execute(update(Document).where(mine, noted).values(holder_ref=None))
+
+
+class OutboxRecords:
+    """The outbox, as the push service sees it: each call one transaction."""
+
+    def __init__(self, database: Database, waiting_key: OpeningKey, clock: Callable[[], int]) -> None:
+        """``waiting_key`` opens the holders' values that waited for the first locker."""
+        self._database = database
+        self._waiting_key = waiting_key
+        self._clock = clock
+
+    def locker(self, iss: str) -> LockerRow | None:
+        """Return a locker."""
+        with self._database.reading() as connection:
+            return locker_rows(connection, [iss]).get(iss)
+
+    def announce_page(self, iss: str) -> bool:
+        """Queue some of the documents that were here before a locker; False when none are left."""
+        with self._database.writing() as connection:
+            return announce_page(connection, iss, self._waiting_key, self._clock())
+
+    def due(self, iss: str, limit: int) -> Sequence[DueRow]:
+        """Return rows that may be sent now, at most ``limit``."""
+        with self._database.reading() as connection:
+            return due_rows(connection, iss, self._clock(), limit)
+
+    def settle(self, iss: str, sent: Sequence[DueRow], results: Sequence[RowResult]) -> None:
+        """Store what the locker said; that it answered ends its earlier failures."""
+        with self._database.writing() as connection:
+            settle(connection, iss, sent, results, self._clock())
+            change_locker(connection, iss, push_failures=0, push_next_us=0)
+
+    def postpone(self, iss: str) -> None:
+        """Leave a locker alone for a while that grows with each failure."""
+        with self._database.writing() as connection:
+            locker = locker_rows(connection, [iss]).get(iss)
+            if locker is not None:
+                postpone_locker(connection, locker, self._clock())
+
+    def take_links(self, iss: str, changes: Sequence[LinkChange], after: int) -> None:
+        """Store who documents belong to, and how far the feed is known; a page taken before is not taken again."""
+        with self._database.writing() as connection:
+            advanced = connection.execute(
+                update(Locker).where(Locker.iss == iss, Locker.links_after < after).values(links_after=after)
+            )
+            if advanced.rowcount == 1:
+                take_link_changes(connection, changes)

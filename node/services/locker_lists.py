@@ -1,0 +1,254 @@
+"""Following a locker: its public keys, and its revocation list page by page.
+
+A page is taken only when it is the one right after the page known, so a gap, a fork and a replayed older page are refused and
+counted, and what is known stays as it is. A list that is held back shows by its age.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from node.contract.problems import ProblemError
+from node.contract.revocation import HORIZON_AGE, PageRefused, RevocationEntry, RevocationPage, page_digest, verify_page
+from node.contract.signing import MAX_REVOCATION_PAGE, KeySet, SignatureRefused
+from node.contract.times import MINUTE
+from node.services.access import LockerScope
+from node.services.locker_client import LockerClient, LockerEndpoints, LockerFault, endpoint_of
+from node.services.registration import describe_locker
+
+log = structlog.get_logger()
+
+KEY_INTERVAL = MINUTE
+"""Microseconds between two looks at a locker's keys, whatever asks for them."""
+MOST_PAGES = 500
+LONGEST_CONSENT_ID = 512
+
+
+class FollowedLocker(LockerEndpoints, Protocol):
+    """A locker as far as its keys and list go; times are microseconds UTC."""
+
+    @property
+    def base_url(self) -> str:
+        """Its address."""
+
+    @property
+    def state(self) -> str:
+        """``active`` when it is trusted."""
+
+    @property
+    def jwks(self) -> str:
+        """Its public keys, as JSON text."""
+
+    @property
+    def list_sequence(self) -> int:
+        """The number of the newest page known, 0 before the first."""
+
+    @property
+    def list_digest(self) -> str | None:
+        """That page's digest."""
+
+    @property
+    def list_issued_us(self) -> int:
+        """When it was made."""
+
+
+class ListRecords(Protocol):
+    """Where keys and lists are kept; each call is one transaction."""
+
+    def find(self, iss: str) -> FollowedLocker | None:
+        """Return a locker."""
+
+    def claim_key_fetch(self, iss: str, now_us: int, interval_us: int) -> bool:
+        """Take the right to fetch a locker's keys, which is given once in an interval to all processes together."""
+
+    def save(
+        self, *, iss: str, base_url: str, jwks: str, encryption_key: str, endpoints: Mapping[str, str], now_us: int
+    ) -> None:
+        """Bring keys and addresses up to date."""
+
+    def take_page(
+        self, before: Any, *, sequence: int, digest: str, issued_us: int, next_update_us: int,
+        entries: Sequence[RevocationEntry], prune_before_us: int,
+    ) -> bool:  # fmt: skip
+        """Note a page; False when another process has taken one meanwhile."""
+
+    def refuse_page(self, iss: str, reason: str) -> None:
+        """Count a page that could not be taken."""
+
+
+class LockerLimit(Protocol):
+    """What the settings allow one locker."""
+
+    @property
+    def iss(self) -> str:
+        """The locker."""
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """Issuers it may give tickets for; empty does not limit."""
+
+    @property
+    def doc_types(self) -> tuple[str, ...]:
+        """Document types likewise."""
+
+
+class NamedState(Protocol):
+    """A locker's name and state."""
+
+    @property
+    def iss(self) -> str:
+        """Its issuer name."""
+
+    @property
+    def state(self) -> str:
+        """``active`` when it is trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport:
+    """What following did: pages taken, and the reason when one was refused."""
+
+    taken: int = 0
+    refused: str | None = None
+
+
+class LockerLists:
+    """Keeps keys and revocation lists of lockers up to date."""
+
+    def __init__(self, client: LockerClient, records: ListRecords, *, clock: Callable[[], int]) -> None:
+        self._client = client
+        self._records = records
+        self._clock = clock
+
+    def refresh_keys(self, iss: str) -> bool:
+        """Fetch a locker's keys and addresses, at most once a minute, and tell whether its keys have changed.
+
+        Raises LockerFault or the HTTP client's errors; what is known stays then.
+        """
+        locker = self._records.find(iss)
+        now_us = self._clock()
+        if locker is None or not self._records.claim_key_fetch(iss, now_us, KEY_INTERVAL):
+            return False
+        described = describe_locker(self._client, locker.base_url)
+        self._records.save(
+            iss=iss, base_url=locker.base_url, jwks=described.jwks, encryption_key=described.encryption_key,
+            endpoints=described.endpoints, now_us=now_us,
+        )  # fmt: skip
+        return described.jwks != locker.jwks
+
+    def try_refresh_keys(self, iss: str) -> bool:
+        """Do as ``refresh_keys`` does, and take a locker that cannot be reached for one whose keys have not changed."""
+        try:
+            return self.refresh_keys(iss)
+        except (LockerFault, ProblemError) as error:
+            log.warning("a locker's keys could not be fetched", iss=iss, error=type(error).__name__)
+            return False
+
+    def follow(self, iss: str) -> ListReport:
+        """Take the pages that a locker has published since the one known.
+
+        Raises LockerFault or the HTTP client's errors when the locker cannot be reached; a refused page is reported, not raised.
+        """
+        locker = self._records.find(iss)
+        if locker is None:
+            return ListReport()
+        taken = 0
+        try:
+            latest = self._page(locker, "latest")
+            if latest is None:
+                _require_nothing_known(locker)
+                return ListReport()
+            for number in _numbers(locker, latest):
+                page = latest if number == latest[0].sequence else self._numbered(locker, number)
+                if not self._take(locker, page):
+                    break
+                taken += 1
+                locker = self._records.find(iss) or locker
+            _require_same_head(locker, latest)
+        except (PageRefused, SignatureRefused) as refused:
+            self._records.refuse_page(iss, refused.reason)
+            return ListReport(taken, refused.reason)
+        return ListReport(taken)
+
+    def _take(self, locker: FollowedLocker, signed: tuple[RevocationPage, str]) -> bool:
+        page, digest = signed
+        if locker.list_digest is not None:
+            page.require_follows(locker.list_sequence, locker.list_digest, locker.list_issued_us)
+        # No ticket names a longer consent, so such an entry could not concern one.
+        entries = [entry for entry in page.entries if len(entry.consent_id) <= LONGEST_CONSENT_ID]
+        return self._records.take_page(
+            locker, sequence=page.sequence, digest=digest, issued_us=page.issued_us,
+            next_update_us=page.next_update_us, entries=entries, prune_before_us=self._clock() - HORIZON_AGE,
+        )  # fmt: skip
+
+    def _numbered(self, locker: FollowedLocker, number: int) -> tuple[RevocationPage, str]:
+        signed = self._page(locker, str(number))
+        if signed is None or signed[0].sequence > number:
+            raise PageRefused(reason="gap")
+        if signed[0].sequence < number:
+            raise PageRefused(reason="rollback")
+        return signed
+
+    def _page(self, locker: FollowedLocker, name: str) -> tuple[RevocationPage, str] | None:
+        """Return a page whose signature holds, and its digest; None when there is none under this name."""
+        address = f"{endpoint_of(locker, 'revocations')}/{name}"
+        content = self._client.fetch(address, accept="application/jwt", most_bytes=MAX_REVOCATION_PAGE)
+        if content is None:
+            return None
+        try:
+            token = content.decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise PageRefused(reason="malformed-claims") from None
+        page = self._verified(locker, token)
+        if page.iss != locker.iss:
+            raise PageRefused(reason="other-locker")
+        return page, page_digest(token)
+
+    def _verified(self, locker: FollowedLocker, token: str) -> RevocationPage:
+        try:
+            return verify_page(token, _keys(locker))
+        except SignatureRefused as refused:
+            if refused.reason != "unknown-key" or not self.try_refresh_keys(locker.iss):
+                raise
+        return verify_page(token, _keys(self._records.find(locker.iss) or locker))
+
+
+def locker_scope(locker: NamedState, limits: Sequence[LockerLimit]) -> LockerScope | None:
+    """Return what a locker may give tickets for; None when the settings name lockers and not this one."""
+    if not limits:
+        return LockerScope(locker.iss, locker.state)
+    for limit in limits:
+        if limit.iss == locker.iss:
+            return LockerScope(locker.iss, locker.state, limit.issuers, limit.doc_types)
+    return None
+
+
+def _keys(locker: FollowedLocker) -> KeySet:
+    try:
+        return KeySet.from_jwks(json.loads(locker.jwks))
+    except ValueError as error:
+        raise LockerFault("the locker's stored keys cannot be read") from error
+
+
+def _numbers(locker: FollowedLocker, latest: tuple[RevocationPage, str]) -> range:
+    """Return which pages to take: those after the one known, or from the horizon on when none is."""
+    page = latest[0]
+    first = locker.list_sequence + 1 if locker.list_digest is not None else page.horizon
+    if page.sequence < locker.list_sequence:
+        raise PageRefused(reason="rollback")
+    return range(first, min(page.sequence, first + MOST_PAGES - 1) + 1)
+
+
+def _require_same_head(locker: FollowedLocker, latest: tuple[RevocationPage, str]) -> None:
+    """Raise PageRefused when the newest page known and the newest published have one number and are not the same."""
+    page, digest = latest
+    if locker.list_sequence == page.sequence and locker.list_digest != digest:
+        raise PageRefused(reason="broken-link")
+
+
+def _require_nothing_known(locker: FollowedLocker) -> None:
+    if locker.list_digest is not None:
+        raise PageRefused(reason="rollback")
