@@ -59,6 +59,7 @@ class Beneath:
         current = os.dup(self.fd)
         for part in path.split("/") if path else ():
             try:
+                _require_downward(part)
                 deeper = os.open(part, _FOLDER, dir_fd=current)
             finally:
                 os.close(current)
@@ -68,6 +69,7 @@ class Beneath:
     def open_parent(self, path: str) -> tuple[int, str]:
         """Return the folder of a relative path, opened, and the last part of the path; the caller closes the folder."""
         folder, _, name = path.rpartition("/")
+        _require_downward(name)
         return self.open_folder(folder), name
 
     def files(self, path: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -115,6 +117,12 @@ class Beneath:
         finally:
             os.close(parent)
         self._durable.add(path)
+
+
+def _require_downward(part: str) -> None:
+    """Raise what openat2 raises for a path that leads out."""
+    if part in ("", ".", ".."):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
 def _openat2(folder: int, path: str) -> int:

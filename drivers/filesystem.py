@@ -50,6 +50,8 @@ _ERRORS: dict[int, type[StorageError]] = {
     errno.ENXIO: ObjectMissing,
     errno.EEXIST: ObjectExists,
     errno.ENAMETOOLONG: InvalidKey,
+    # A path that leads out of the root; the guard lets none through.
+    errno.EXDEV: InvalidKey,
     errno.EACCES: AccessRefused,
     errno.EPERM: AccessRefused,
     errno.EROFS: AccessRefused,
