@@ -1,0 +1,45 @@
+"""The job process of a node: the one place where scheduled work is done."""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from node.config import Settings
+from node.contract.identifiers import uuid7
+from node.db.session import Database
+from node.jobs.scheduler import JobScheduler
+from node.jobs.tasks import JobContext, tasks
+from node.keys import NodeKeys
+from node.services.locker_client import LockerClient
+from node.web.outbound import OutboundClient
+
+
+class JobNode(Protocol):
+    """What the job process needs of a node."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+
+    @property
+    def keys(self) -> NodeKeys:
+        """The keys."""
+
+    @property
+    def database(self) -> Database:
+        """The database."""
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The clock, microseconds UTC."""
+
+
+def run_jobs(node: JobNode, stop: threading.Event, sweep: Callable[[], object] = lambda: None) -> None:
+    """Do the node's scheduled work until ``stop`` is set; ``sweep`` removes what failed puts have left in the stores."""
+    http = OutboundClient(allow_private=node.settings.allow_private)
+    client = LockerClient(http, node_id=node.settings.node_id, key=node.keys.client, clock=node.clock)
+    context = JobContext(node.settings, node.keys, client, node.clock, sweep)
+    scheduler = JobScheduler(context, node.database, uuid7(), tasks(node.settings))
+    scheduler.start()
+    stop.wait()
+    scheduler.stop(http.close)

@@ -1,0 +1,163 @@
+"""What the job process does: each task one function over a service, run under a lease of its own.
+
+A task gets a database that it can write to only while it holds the lease, does one bounded piece of work and says whether there is
+more. Every piece may be done twice without harm, because a process may lose its lease, or die, in the middle of one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from node.config import Settings
+from node.contract.problems import ProblemError
+from node.db.lockers import ACTIVE, PENDING, LockerRecords, LockerRow
+from node.db.outbox import OutboxRecords
+from node.db.processes import close_interrupted, purge_processes
+from node.db.pulls import purge_pulls
+from node.db.sequencer import BATCH, sequence_once
+from node.db.session import Database
+from node.keys import NodeKeys
+from node.services.locker_client import LockerClient, LockerFault
+from node.services.locker_lists import LockerLists
+from node.services.pulls import KEPT, WINDOW
+from node.services.push import BATCH as PUSH_BATCH
+from node.services.push import Push
+from node.services.registration import Introduction, Registration
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """What tasks stand on; ``sweep`` removes stored objects that no document came to need."""
+
+    settings: Settings
+    keys: NodeKeys
+    client: LockerClient
+    clock: Callable[[], int]
+    sweep: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task: ``run`` does one piece and returns whether there is more. Times are seconds.
+
+    Another host takes over ``lease`` seconds after the last sign of life of the one that had the task.
+    """
+
+    name: str
+    every: float
+    lease: float
+    run: Callable[[JobContext, Database], bool]
+
+
+def sequence(context: JobContext, database: Database) -> bool:
+    """Give waiting access events their places."""
+    return sequence_once(database, context.keys.log_tag) == BATCH
+
+
+def push(context: JobContext, database: Database) -> bool:
+    """Send each active locker one batch of announcements."""
+    service = Push(context.client, _outbox(context, database), clock=context.clock, batch=PUSH_BATCH)
+    more = False
+    for locker in LockerRecords(database).all(ACTIVE):
+        report = service.push_once(locker.iss)
+        if report.failure or report.refused:
+            log.warning("push", iss=locker.iss, refused=report.refused, failure=report.failure)
+        more = more or report.more
+    return more
+
+
+def follow_links(context: JobContext, database: Database) -> bool:
+    """Take each active locker's news of whose a document is."""
+    service = Push(context.client, _outbox(context, database), clock=context.clock)
+    return _for_each(database, ACTIVE, "links", lambda locker: service.follow_links(locker.iss) > 0)
+
+
+def check_registrations(context: JobContext, database: Database) -> bool:
+    """Ask the lockers that this node waits for whether an officer has approved."""
+    introduction = Introduction(context.settings.node_id, context.settings.name, context.settings.base_url)
+    service = Registration(
+        context.client, LockerRecords(database), introduction=introduction, key=context.keys.registration,
+        public=context.keys.public, offer=list, clock=context.clock,
+    )  # fmt: skip
+    _for_each(database, PENDING, "registration", lambda locker: bool(service.check(locker.iss)))
+    return False
+
+
+def follow_revocations(context: JobContext, database: Database) -> bool:
+    """Take the revocation pages that active lockers have published."""
+    service = LockerLists(context.client, LockerRecords(database), clock=context.clock)
+
+    def follow(locker: LockerRow) -> bool:
+        report = service.follow(locker.iss)
+        if report.refused:
+            log.error("a revocation page was refused", iss=locker.iss, reason=report.refused)
+        return report.taken > 1 and report.refused is None
+
+    return _for_each(database, ACTIVE, "revocations", follow)
+
+
+def refresh_keys(context: JobContext, database: Database) -> bool:
+    """Fetch the keys of lockers again."""
+    service = LockerLists(context.client, LockerRecords(database), clock=context.clock)
+
+    def refresh(locker: LockerRow) -> bool:
+        if service.refresh_keys(locker.iss):
+            log.info("a locker's keys have changed", iss=locker.iss)
+        return False
+
+    return _for_each(database, ACTIVE, "keys", refresh)
+
+
+def close_reads(context: JobContext, database: Database) -> bool:
+    """Write the ends of reads that dead processes have left open."""
+    return close_interrupted(database, context.clock()) > 0
+
+
+def expire(context: JobContext, database: Database) -> bool:
+    """Forget counted tries, answers given and processes that nobody will ask for any more."""
+    now_us = context.clock()
+    with database.writing() as connection:
+        more = purge_pulls(connection, now_us - 2 * WINDOW, now_us - KEPT) > 0
+    with database.writing() as connection:
+        purge_processes(connection, now_us)
+    return more
+
+
+def sweep(context: JobContext, database: Database) -> bool:
+    """Remove stored objects that no document came to need."""
+    del database  # the folder's own lock keeps sweepers apart; the lease only saves work
+    context.sweep()
+    return False
+
+
+def tasks(settings: Settings) -> tuple[Task, ...]:
+    """Return all tasks of a node, those that the log waits for first."""
+    return (
+        Task("sequencer", 0.5, 10, sequence),
+        Task("interrupted-reads", 5, 30, close_reads),
+        Task("push", settings.push_poll_seconds, 30, push),
+        Task("links", settings.push_poll_seconds, 30, follow_links),
+        Task("registrations", settings.push_poll_seconds, 30, check_registrations),
+        Task("revocations", settings.revocation_poll_seconds, 30, follow_revocations),
+        Task("locker-keys", 60, 120, refresh_keys),
+        Task("expiry", 60, 120, expire),
+        Task("leftovers", 60, 120, sweep),
+    )
+
+
+def _outbox(context: JobContext, database: Database) -> OutboxRecords:
+    return OutboxRecords(database, context.keys.waiting_holders, context.clock)
+
+
+def _for_each(database: Database, state: str, what: str, work: Callable[[LockerRow], bool]) -> bool:
+    """Do work for each locker in a state; one that cannot be reached does not keep the others waiting for long."""
+    more = False
+    for locker in LockerRecords(database).all(state):
+        try:
+            more = work(locker) or more
+        except (LockerFault, ProblemError) as error:
+            log.warning("a locker did not answer", iss=locker.iss, asked_for=what, error=type(error).__name__)
+    return more
