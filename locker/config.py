@@ -62,9 +62,8 @@ class Settings(BaseSettings):
     )
     max_body: int = Field(2 * 1024 * 1024, ge=1024, description="Largest request body in bytes")
     allow_private: tuple[IPv4Network | IPv6Network, ...] = Field(
-        (), description="Private networks in which nodes may live; none unless listed"
+        (), description="Networks that are not public in which nodes may live, with or without TLS; none unless listed"
     )
-    allow_http: bool = Field(False, description="Let nodes be reached without TLS; refused in production")
     node_connect_timeout: float = Field(5.0, gt=0, le=60, description="Seconds to wait for a node's connection")
     node_first_byte_timeout: float = Field(
         30.0, gt=0, le=300, description="Seconds to wait for a node's answer to begin"
@@ -88,11 +87,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
-        if self.environment == "production":
-            if self.allow_http:
-                raise ValueError("allow_http: not in production")
-            if not self.public_url.startswith("https://"):
-                raise ValueError("public_url: production needs https")
+        if self.environment == "production" and not self.public_url.startswith("https://"):
+            raise ValueError("public_url: production needs https")
         if self.workers > 1 and self.on_sqlite:
             raise ValueError("workers: SQLite takes exactly 1 web process; use PostgreSQL for more")
         return self

@@ -68,10 +68,6 @@ class LockerKeys:
         """The public halves of the signing keys."""
         return KeySet(key.public for key in self.signing.values())
 
-    def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """Return the published JWKS: the signing keys and the key that holders' values are sealed to."""
-        return {"keys": [*self.public.jwks()["keys"], self.opening.public.jwk()]}
-
 
 def create_keys(folder: Path) -> LockerKeys:
     """Make every key that is missing and return all of them; existing files stay as they are."""

@@ -1,0 +1,1 @@
+"""The data plane: resolving, and streams that pass through without being stored."""

@@ -1,0 +1,1 @@
+"""The control plane: everything but resolving and the streams of documents."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -154,6 +154,18 @@ class Directory:
         with self._database.read() as session:
             rows = session.scalars(select(Registration).order_by(Registration.received_us.desc())).all()
             return [_registration_summary(row) for row in rows]
+
+    def approved_nodes(self) -> list[tuple[str, str]]:
+        """Return id and address of every approved node."""
+        with self._database.read() as session:
+            rows = session.execute(select(Node.node_id, Node.base_url).where(Node.state == APPROVED))
+            return [(row.node_id, row.base_url) for row in rows]
+
+    def note_health(self, node_id: str, alive: bool, now_us: int) -> None:
+        """Note whether a node answered just now."""
+        with self._database.write() as session:
+            seen = {"health": "up" if alive else "down", "health_us": now_us}
+            session.execute(update(Node).where(Node.node_id == node_id).values(**seen))
 
     def public_issuers(self) -> list[dict[str, Any]]:
         """Return approved issuers with document types and the live state of their node."""

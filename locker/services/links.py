@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from locker.db.models import (
@@ -38,11 +38,13 @@ from node.contract.problems import (
     UnacceptableContent,
 )
 from node.contract.sealing import CannotOpen
+from node.contract.times import DAY
 from node.contract.uri import DocumentURI, IssuerDirectory
 
 log = structlog.get_logger("locker.links")
 
 MAX_ROWS = 500
+RESULT_DAYS = 30
 ACTIVE = "active"
 WITHDRAWN = "withdrawn"
 
@@ -184,6 +186,12 @@ class Links:
             for row in page
         ]
         return found, page[-1].position if len(rows) > limit else None
+
+    def purge(self, now_us: int) -> int:
+        """Forget the results of rows pushed long ago and return how many; their revisions still tell that they are old."""
+        old = delete(PushedRow).where(PushedRow.stored_us < now_us - RESULT_DAYS * DAY).returning(PushedRow.row_id)
+        with self._database.write() as session:
+            return len(session.scalars(old).all())
 
     def documents(
         self, resident_id: str, issuer: str | None, doc_type: str | None, cursor: str | None, limit: int

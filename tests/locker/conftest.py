@@ -156,7 +156,7 @@ class World:
 
 def make_world(folder: Path, database: Database) -> World:
     keys = create_keys(folder / "keys")
-    (folder / "locker.toml").write_text(f'public_url = "{ISS}"\nallow_http = true\n')
+    (folder / "locker.toml").write_text(f'public_url = "{ISS}"\n')
     settings = load_settings(folder)
     clock, asked, answers = Clock(), [], []
 

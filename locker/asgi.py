@@ -1,0 +1,37 @@
+"""A web process of the locker, as the supervisor starts it: ``python -m locker.asgi FOLDER``."""
+
+import sys
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from locker.config import load_settings
+from locker.logs import configure_logging
+from locker.wiring import build_app, build_locker
+from node.web.processes import ServerSettings, child_sockets, end_with_parent, run_asgi
+
+
+def create_app(folder: Path) -> ASGIApp:
+    """Build the application from a locker's folder."""
+    return build_app(build_locker(load_settings(folder)))
+
+
+def main() -> None:
+    """Serve on the sockets that the supervisor bound."""
+    end_with_parent()
+    settings = load_settings(Path(sys.argv[1]))
+    configure_logging(settings.log_level)
+    locker = build_locker(settings)
+    tls = settings.tls
+    server = ServerSettings(
+        certificate=settings.folder / tls.certificate if tls else None,
+        private_key=settings.folder / tls.key if tls else None,
+    )
+    try:
+        run_asgi(build_app(locker), child_sockets(), server)
+    finally:
+        locker.close()
+
+
+if __name__ == "__main__":
+    main()

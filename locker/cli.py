@@ -1,0 +1,468 @@
+"""The ``locker`` command. Every command takes ``--json``; what it prints then is for programs."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from locker.config import SETTINGS_FILE, Settings, SettingsRefused, load_settings
+from locker.db.migration import SchemaRefused, current_revision, require_current, upgrade
+from locker.db.session import Database, NotDurable
+from locker.http.handlers.answers import consent_document
+from locker.keys import KeysRefused, create_keys
+from locker.logs import configure_logging
+from locker.services.consents import STATES
+from locker.services.links import SELF_DECLARED, SOURCES, NewIdentifier
+from locker.services.principal import AUDITOR, OPERATOR, RESIDENT, Principal
+from locker.wiring import Locker, build_locker
+from node.contract.holders import Holder, InvalidHolder
+from node.contract.problems import ProblemError
+from node.contract.times import DAY, format_time
+from node.web.processes import ChildSpec, Supervisor, bind
+
+_FAULTS = (SettingsRefused, KeysRefused, SchemaRefused, NotDurable, ProblemError, InvalidHolder, ValueError, OSError)
+
+_TEMPLATE = """\
+# Settings of this locker. Each may also be given in the environment, as LOCKER_PORT for `port`.
+environment = {environment}
+name = {name}
+public_url = {public_url}
+host = {host}
+port = {port}
+database_url = {database_url}
+allow_private = {allow_private}
+"""
+
+
+class _Output:
+    """Prints a command's result for a person or, with ``--json``, for a program."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def show(self, document: Any, lines: Callable[[], Iterator[str]]) -> None:
+        if self.as_json:
+            click.echo(json.dumps(document, ensure_ascii=False))
+        else:
+            for line in lines():
+                click.echo(line)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--dir`` and ``--json``."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    return click.option(
+        "--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="The locker's folder; default: here."
+    )(command)
+
+
+@contextmanager
+def _plain_faults() -> Iterator[None]:
+    """End with one sentence and status 1 for what an operator can put right."""
+    try:
+        yield
+    except _FAULTS as error:
+        text = error.detail or error.title if isinstance(error, ProblemError) else str(error)
+        raise click.ClickException(text) from error
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Locker]:
+    """A locker whose schema is the newest."""
+    with _plain_faults():
+        locker = build_locker(load_settings(folder))
+        try:
+            require_current(locker.database)
+            yield locker
+        finally:
+            locker.close()
+
+
+@click.group()
+def main() -> None:
+    """Run a document locker: the registry that resolves document URIs and records consent."""
+    configure_logging("warning")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", default="Document locker", help="What people call this locker.")
+@click.option("--public-url", default=None, help="Where others reach it; default: http://127.0.0.1:PORT.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8400, help="Port to listen on.")
+@click.option("--database-url", default="sqlite:///locker.db", help="SQLite or PostgreSQL, as a SQLAlchemy URL.")
+@click.option("--allow-private", multiple=True, metavar="CIDR", help="A private network in which nodes may live.")
+@click.option("--environment", type=click.Choice(["demo", "production"]), default="demo")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def init(folder: Path, as_json: bool, **values: Any) -> None:
+    """Make a new locker in FOLDER: settings, keys, database, first operator token."""
+    with _plain_faults():
+        file = folder / SETTINGS_FILE
+        if file.exists():
+            raise ValueError(f"{file} is there already")
+        folder.mkdir(parents=True, exist_ok=True)
+        values["public_url"] = values["public_url"] or f"http://{values['host']}:{values['port']}"
+        create_keys(folder / "keys")
+        text = _TEMPLATE.format(**{name: json.dumps(value) for name, value in values.items()})
+        _write_private(file, text)
+        locker = build_locker(load_settings(folder))
+        try:
+            upgrade(locker.database)
+            issued = _new_token(locker, OPERATOR, "first-operator", 365)
+            locker.services.revocations.keep_fresh(locker.clock())
+        finally:
+            locker.close()
+
+    def lines() -> Iterator[str]:
+        yield f"Made a locker in {folder}: {SETTINGS_FILE}, keys/, database."
+        yield f"Operator token, shown this once: {issued['token']}"
+        yield f"Start it with: locker serve --dir {folder}"
+
+    _Output(as_json).show({"folder": str(folder.resolve()), "operator_token": issued["token"]}, lines)
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a file that its owner alone can read: the database URL may hold a password."""
+    file.touch(mode=0o600)
+    file.write_text(text, "utf-8")
+
+
+@main.command()
+@_with_options
+def check(folder: Path, as_json: bool) -> None:
+    """Look at every setting and dependency and say in plain words what is the matter."""
+    with _plain_faults():
+        locker = build_locker(load_settings(folder))
+        try:
+            checks = locker.readiness.checks()
+        finally:
+            locker.close()
+    ok = all(row.ok for row in checks)
+
+    def lines() -> Iterator[str]:
+        yield f"ok      settings: {(folder / SETTINGS_FILE).resolve()} can be used"
+        for row in checks:
+            yield f"{'ok      ' if row.ok else 'FAILED  '}{row.name}: {row.detail}"
+
+    _Output(as_json).show({"ok": ok, "checks": [asdict(row) for row in checks]}, lines)
+    sys.exit(0 if ok else 1)
+
+
+@main.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+@_with_options
+def db_upgrade(folder: Path, as_json: bool) -> None:
+    """Bring the schema up to date, under a lock."""
+    with _plain_faults():
+        database = Database(load_settings(folder).resolved_database_url)
+        try:
+            upgrade(database)
+            revision = current_revision(database)
+        finally:
+            database.dispose()
+    _Output(as_json).show({"revision": revision}, lambda: iter([f"The schema is at revision {revision}."]))
+
+
+@main.command()
+@_with_options
+def serve(folder: Path, as_json: bool) -> None:
+    """Serve until told to stop: web processes, and one process for jobs."""
+    with _opened(folder) as locker:
+        locker.database.require_durable()
+        settings = locker.settings
+        configure_logging(settings.log_level)
+        sockets = [bind(settings.host, settings.port)]
+    sys.exit(_supervisor(settings, folder, sockets, as_json).run())
+
+
+def _supervisor(settings: Settings, folder: Path, sockets: Any, as_json: bool) -> Supervisor:
+    arguments = (str(folder.resolve()),)
+
+    def announce(urls: list[str]) -> None:
+        document = {"urls": urls, "public_url": settings.public_url}
+        _Output(as_json).show(document, lambda: iter([f"The locker answers at {', '.join(urls)}"]))
+        sys.stdout.flush()
+
+    return Supervisor(
+        [
+            ChildSpec("web", "locker.asgi", arguments, count=settings.workers),
+            ChildSpec("jobs", "locker.jobs", arguments, listens=False),
+        ],
+        sockets,
+        scheme="https" if settings.tls else "http",
+        announce=announce,
+    )
+
+
+@main.group()
+def issuer() -> None:
+    """Issuers and the nodes that answer for them."""
+
+
+@issuer.command("add")
+@click.argument("issuer_id")
+@click.option("--name", required=True, help="The issuer's name.")
+@_with_options
+def issuer_add(folder: Path, as_json: bool, issuer_id: str, name: str) -> None:
+    """Put an issuer into the directory before its node registers."""
+    with _opened(folder) as locker:
+        locker.services.directory.add_issuer(issuer_id, name, locker.clock())
+    _Output(as_json).show({"issuer": issuer_id, "state": "expected"}, lambda: iter([f"{issuer_id} is expected."]))
+
+
+@issuer.command("list")
+@_with_options
+def issuer_list(folder: Path, as_json: bool) -> None:
+    """List issuers, and registrations that wait for a decision."""
+    with _opened(folder) as locker:
+        issuers = locker.services.directory.issuers()
+        waiting = [_readable(row) for row in locker.services.directory.registrations()]
+        alerts = [_readable(row) for row in locker.services.records.alerts()]
+
+    def lines() -> Iterator[str]:
+        for row in issuers:
+            node = f"node {row['node_id']} ({row['node_state']}, {row['health']})" if row["node_id"] else "no node yet"
+            yield f"{row['issuer']}  {row['state']}  {node}  {row['name']}"
+        for row in waiting:
+            yield f"registered: node {row['node_id']} at {row['base_url']} asks for {', '.join(row['issuers'])}"
+            yield f"  fingerprint {row['fingerprint']}, received {row['received_at']}"
+        for row in alerts:
+            yield f"alert: node {row['node_id']}: {row['kind']} {row['detail']} at {row['at']}"
+
+    _Output(as_json).show({"issuers": issuers, "registrations": waiting, "alerts": alerts}, lines)
+
+
+@issuer.command("approve")
+@click.argument("issuer_id")
+@click.option("--node", "node_id", required=True, help="The node's id.")
+@click.option("--fingerprint", required=True, help="As the department reads it out.")
+@_with_options
+def issuer_approve(folder: Path, as_json: bool, issuer_id: str, node_id: str, fingerprint: str) -> None:
+    """Bind a node's keys to an issuer after the fingerprint was compared out of band."""
+    with _opened(folder) as locker:
+        locker.services.directory.approve(issuer_id, node_id, fingerprint, locker.clock())
+    document = {"issuer": issuer_id, "node_id": node_id, "state": "approved"}
+    _Output(as_json).show(document, lambda: iter([f"Node {node_id} now answers for {issuer_id}."]))
+
+
+@issuer.command("suspend")
+@click.argument("issuer_id", required=False)
+@click.option("--node", "node_id", help="Suspend a whole node instead of one issuer.")
+@_with_options
+def issuer_suspend(folder: Path, as_json: bool, issuer_id: str | None, node_id: str | None) -> None:
+    """Stop an issuer, or a whole node, at once."""
+    if (issuer_id is None) == (node_id is None):
+        raise click.UsageError("name an issuer, or a node with --node")
+    with _opened(folder) as locker:
+        if issuer_id is not None:
+            locker.services.directory.suspend(issuer_id, locker.clock())
+        else:
+            locker.services.directory.suspend_node(str(node_id))
+    name = issuer_id or node_id
+    _Output(as_json).show({"suspended": name}, lambda: iter([f"{name} is suspended as of now."]))
+
+
+@main.group()
+def requester() -> None:
+    """Those who ask residents for documents."""
+
+
+@requester.command("add")
+@click.argument("client_id")
+@click.option("--name", required=True, help="What residents read.")
+@click.option(
+    "--jwks", type=click.Path(path_type=Path, exists=True), help="The requester's public keys; else a secret is made."
+)
+@_with_options
+def requester_add(folder: Path, as_json: bool, client_id: str, name: str, jwks: Path | None) -> None:
+    """Register a requester; a client secret is shown this once."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}", client_id):
+        raise click.UsageError("a client id has 1 to 128 letters, digits, or . _ ~ : -")
+    with _opened(folder) as locker:
+        keys = None if jwks is None else json.loads(jwks.read_text("utf-8"))
+        secret = locker.services.tokens.add_requester(client_id, name, keys, locker.clock())
+
+    def lines() -> Iterator[str]:
+        yield f"{name} is registered as {client_id}."
+        if secret is not None:
+            yield f"Client secret, shown this once: {secret}"
+
+    _Output(as_json).show({"client_id": client_id, "client_secret": secret}, lines)
+
+
+@requester.command("list")
+@_with_options
+def requester_list(folder: Path, as_json: bool) -> None:
+    """List requesters."""
+    with _opened(folder) as locker:
+        rows = [_readable(row) for row in locker.services.tokens.requesters()]
+    text = (f"{row['client_id']}  {row['state']}  {row['authentication']}  {row['name']}" for row in rows)
+    _Output(as_json).show({"requesters": rows}, lambda: iter(text))
+
+
+@requester.command("suspend")
+@click.argument("client_id")
+@_with_options
+def requester_suspend(folder: Path, as_json: bool, client_id: str) -> None:
+    """Stop a requester at once."""
+    with _opened(folder) as locker:
+        locker.services.tokens.suspend_requester(client_id)
+    _Output(as_json).show({"suspended": client_id}, lambda: iter([f"{client_id} is suspended as of now."]))
+
+
+@main.group()
+def resident() -> None:
+    """People with an account here."""
+
+
+@resident.command("add")
+@click.argument("name")
+@click.option(
+    "--holder",
+    "holders",
+    multiple=True,
+    metavar="SCHEME:VALUE",
+    help="An identifier; a VALUE of - is asked for, unseen.",
+)
+@click.option(
+    "--holder-source", type=click.Choice(SOURCES), default="identity-provider-verified", help="Who vouches for them."
+)
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE[@SOURCE]", help="A fact of the profile.")
+@click.option("--days", default=30, help="How long the token is good.")
+@_with_options
+def resident_add(
+    folder: Path,
+    as_json: bool,
+    name: str,
+    holders: tuple[str, ...],
+    holder_source: str,
+    attributes: tuple[str, ...],
+    days: int,
+) -> None:
+    """Open an account; documents that waited for this person are linked, and a token is shown this once."""
+    with _opened(folder) as locker:
+        identifiers = [NewIdentifier(_holder(text), holder_source) for text in holders]
+        facts = dict(_attribute(text) for text in attributes)
+        resident_id, linked = locker.services.links.add_resident(name, identifiers, facts, locker.clock())
+        issued = _new_token(locker, RESIDENT, resident_id, days)
+
+    def lines() -> Iterator[str]:
+        yield f"{name} has the account {resident_id}; {linked} documents were waiting and are linked."
+        yield f"Resident token, shown this once: {issued['token']}"
+
+    _Output(as_json).show({"resident_id": resident_id, "linked": linked, **issued}, lines)
+
+
+def _holder(text: str) -> Holder:
+    scheme, _, value = text.partition(":")
+    return Holder.parse(scheme, click.prompt(scheme, hide_input=True) if value == "-" else value)
+
+
+def _attribute(text: str) -> tuple[str, tuple[str, str]]:
+    name, equals, rest = text.partition("=")
+    if not equals or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
+        raise ValueError("an attribute is written name=value or name=value@source")
+    value, at, source = rest.rpartition("@")
+    return name, (value, source) if at and source in SOURCES else (rest, SELF_DECLARED)
+
+
+@main.group()
+def consent() -> None:
+    """Consents that residents gave."""
+
+
+@consent.command("list")
+@click.option("--state", type=click.Choice(STATES))
+@click.option("--client-id")
+@click.option("--limit", default=100, help="The newest so many.")
+@_with_options
+def consent_list(folder: Path, as_json: bool, state: str | None, client_id: str | None, limit: int) -> None:
+    """List consents, newest first."""
+    with _opened(folder) as locker:
+        views, _ = locker.services.consents.list(
+            Principal(AUDITOR, "cli"), state=state, client_id=client_id, limit=limit
+        )
+    rows = [consent_document(view) for view in views]
+    text = (f"{r['consent_id']}  {r['state']}  {r['requester']['name']}  until {r['expires_at']}" for r in rows)
+    _Output(as_json).show({"consents": rows}, lambda: iter(text))
+
+
+@consent.command("show")
+@click.argument("consent_id")
+@_with_options
+def consent_show(folder: Path, as_json: bool, consent_id: str) -> None:
+    """Show a consent and everything that happened to it."""
+    with _opened(folder) as locker:
+        auditor = Principal(AUDITOR, "cli")
+        row = consent_document(locker.services.consents.read(auditor, consent_id))
+        events = [_readable(event) for event in locker.services.consents.events(auditor, consent_id)]
+
+    def lines() -> Iterator[str]:
+        yield f"{row['requester']['name']} may read, for {row['purpose']['text']}, until {row['expires_at']}:"
+        yield from (f"  {item['uri']}" for item in row["items"])
+        yield f"State: {row['state']}"
+        yield from (f"{event['at']}  {event['kind']}  artefact {event['artefact']}" for event in events)
+
+    _Output(as_json).show({**row, "events": events}, lines)
+
+
+@consent.command("revoke")
+@click.argument("consent_id")
+@_with_options
+def consent_revoke(folder: Path, as_json: bool, consent_id: str) -> None:
+    """End a consent on a resident's behalf."""
+    with _opened(folder) as locker:
+        row = consent_document(locker.services.consents.revoke(None, consent_id))
+    _Output(as_json).show(row, lambda: iter([f"{consent_id} is revoked; tickets given under it are void."]))
+
+
+@main.group()
+def token() -> None:
+    """Tokens of the operator's own people."""
+
+
+@token.command("create")
+@click.argument("subject")
+@click.option("--role", type=click.Choice([AUDITOR, OPERATOR]), required=True)
+@click.option("--days", default=90, help="How long it is good.")
+@_with_options
+def token_create(folder: Path, as_json: bool, subject: str, role: str, days: int) -> None:
+    """Make a token for SUBJECT, a name of your choice; it is shown this once."""
+    with _opened(folder) as locker:
+        issued = _new_token(locker, role, subject, days)
+    document = {"role": role, "subject": subject, **issued}
+    _Output(as_json).show(document, lambda: iter([f"Token for {subject}, shown this once: {issued['token']}"]))
+
+
+@token.command("revoke")
+@click.argument("subject")
+@_with_options
+def token_revoke(folder: Path, as_json: bool, subject: str) -> None:
+    """End all tokens of SUBJECT at once."""
+    with _opened(folder) as locker:
+        ended = locker.services.tokens.revoke(subject)
+    _Output(as_json).show({"ended": ended}, lambda: iter([f"{ended} tokens ended."]))
+
+
+def _new_token(locker: Locker, role: str, subject: str, days: int) -> dict[str, str]:
+    now_us = locker.clock()
+    issued = locker.services.tokens.create(role, subject, now_us + days * DAY, now_us)
+    return {"token": issued.token, "expires_at": format_time(issued.expires_us)}
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write every time of a row for people: ``at_us`` becomes ``at``, ``received_us`` becomes ``received_at``."""
+    named = {
+        name: "at" if name == "at_us" else name.removesuffix("_us") + "_at" for name in row if name.endswith("_us")
+    }
+    return {named.get(name, name): format_time(value) if name in named else value for name, value in row.items()}
