@@ -82,9 +82,7 @@ class Running:
 
     def exits(self):
         self.process.wait(15)
-        lines = list(self.process.stdout)
-        print(*lines, sep="")
-        return [line.split()[1:] for line in lines if line.startswith("exit ")]
+        return [line.split()[1:] for line in self.process.stdout if line.startswith("exit ")]
 
 
 @pytest.fixture
@@ -123,8 +121,9 @@ def test_children_serve_on_the_parent_s_socket_and_a_killed_one_is_replaced(star
     running = start(web=2)
     until(lambda: len(running.family()) == 3)
     victim = running.get()
+    before = {child.pid for child in running.family()}
     os.kill(victim, signal.SIGKILL)
-    until(lambda: len(running.family()) == 3 and victim not in [child.pid for child in running.family()])
+    until(lambda: len({child.pid for child in running.family()} - before) == 1)
     assert running.get() != victim
     running.process.terminate()
     exits = running.exits()
