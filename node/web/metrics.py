@@ -2,10 +2,13 @@
 
 import os
 import time
+from collections.abc import Iterable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from node.web.specification import Operation
 
 METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"))
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -59,6 +62,21 @@ class Metrics:
             timer = self._timers[method, route] = self._seconds.labels(method, route)
         counter.inc()
         timer.observe(seconds)
+
+
+class RouteFromOperation:
+    """Name the route of a request that Connexion has found the operation of; stands at ``MiddlewarePosition.BEFORE_SECURITY``."""
+
+    def __init__(self, app: ASGIApp, *, operations: Iterable[Operation]) -> None:
+        self._app = app
+        self._paths = {operation.operation_id: operation.path for operation in operations}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = (scope.get("extensions") or {}).get("connexion_routing") or {}
+        path = self._paths.get(found.get("operation_id") or "")
+        if path:
+            scope.setdefault("state", {})["route"] = path
+        await self._app(scope, receive, send)
 
 
 def render_metrics(registry: CollectorRegistry) -> tuple[bytes, str]:

@@ -6,17 +6,21 @@ import connexion
 import flask
 import pytest
 from connexion.exceptions import OAuthProblem
+from connexion.middleware import MiddlewarePosition
 from connexion.resolver import Resolver
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from node.contract.problems import Conflict, DocumentNotFound
 from node.web.bodies import validator_map
+from node.web.metrics import Metrics, RouteFromOperation, render_metrics
 from node.web.middleware import RequestId
 from node.web.refusals import answer_refusals
 from node.web.specification import operations
 
 SECRET = "999941057058"
+REGISTRY = CollectorRegistry()
 
 PERSON = {
     "type": "object",
@@ -133,7 +137,10 @@ def client():
     )
     answer_refusals(app, operations(SPECIFICATION))
     app.add_url_rule("/flask-only", view_func=lambda: "x", methods=["PUT", "DELETE"])
-    with TestClient(RequestId(app), raise_server_exceptions=False) as client:
+    app.add_middleware(
+        RouteFromOperation, position=MiddlewarePosition.BEFORE_SECURITY, operations=operations(SPECIFICATION)
+    )
+    with TestClient(Metrics(RequestId(app), registry=REGISTRY), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -295,3 +302,12 @@ def test_errors_of_handlers(client):
     assert_problem(answer, 500, "internal-error")
     assert [line["error"] for line in lines] == ["KeyError"]
     assert lines[0]["request_id"] == answer.headers["x-request-id"]
+
+
+def test_metrics_name_the_operation_s_path(client):
+    client.get("/fails/known")
+    client.get(f"/{SECRET}")
+    page = render_metrics(REGISTRY)[0].decode()
+    assert 'http_requests_total{method="GET",route="/fails/{how}",status="409"}' in page
+    assert 'route="other",status="404"' in page
+    assert SECRET not in page
