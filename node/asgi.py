@@ -1,25 +1,39 @@
 """The web process: both planes and the middleware around them, as one ASGI application."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from node.contract.problems import LogUnavailable, ProblemError
+from node.contract.times import MINUTE
+from node.db.processes import heartbeat
 from node.delivery.admission import Admission, EventWork, Result, Work
 from node.delivery.app import PREFIX, DeliveryApp, DeliverySettings, PutService
-from node.services.access import LockerScope, NodeRules
+from node.http.app import create_control_app
+from node.http.pages import CONTENT_POLICY
+from node.http.pages import PATH as PAGES
+from node.http.ports import ControlServices, NodeIdentity
+from node.readiness import look
 from node.services.floods import FloodGate
 from node.web.batches import BatchWorker
+from node.web.metrics import render_metrics
 from node.web.middleware import WebSettings, web_stack
 from node.web.specification import Document, SpecificationError, load_specification, split_planes
 from node.wiring import Node
 
 RECORD_TIMEOUT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 10.0
+
+log = structlog.get_logger()
 
 
 class JoinedPlanes:
@@ -53,15 +67,16 @@ class AdmissionRecorder:
             raise LogUnavailable(reason=error.reason) from error
 
 
-@dataclass(frozen=True, slots=True)
 class WebProcess:
     """What lives as long as one web process: its admission thread, its reading threads, the sources it counts."""
 
-    process_id: str
-    worker: BatchWorker[Work, Result]
-    admission: Admission
-    floods: FloodGate
-    pool: ThreadPoolExecutor
+    def __init__(self, node: Node, process_id: str) -> None:
+        self.process_id = process_id
+        self.floods = FloodGate()
+        self.admission = Admission(node.database, node.rules, node.limits, self.floods, node.clock)
+        self.worker: BatchWorker[Work, Result] = BatchWorker("admission", self.admission.process)
+        self.pool = ThreadPoolExecutor(node.settings.reader_threads, thread_name_prefix="reader")
+        self._node = node
 
     def start(self) -> None:
         """Start the admission thread."""
@@ -69,22 +84,70 @@ class WebProcess:
 
     def stop(self) -> None:
         """Write what is queued, then end the threads."""
+        for row in self.floods.due_summaries(self._node.clock() + MINUTE):
+            self.worker.post(EventWork({**row, "process": self.process_id}))
         self.worker.stop(RECORD_TIMEOUT_SECONDS)
         self.pool.shutdown(wait=False, cancel_futures=True)
 
+    def beat(self) -> None:
+        """Say that the process is alive and write the counts of floods; ends the process when it was declared dead.
 
-def build_process(node: Node, process_id: str) -> WebProcess:
-    """Make a web process's threads; nothing runs yet."""
-    settings = node.settings
-    limits = {
-        limit.iss: LockerScope(limit.iss, "active", limit.issuers, limit.doc_types) for limit in settings.lockers
-    }
-    floods = FloodGate()
-    rules = NodeRules(settings.node_id, settings.exposure == "gateway-only")
-    admission = Admission(node.database, rules, limits, floods, node.clock)
-    worker: BatchWorker[Work, Result] = BatchWorker("admission", admission.process)
-    pool = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
-    return WebProcess(process_id, worker, admission, floods, pool)
+        A process that others hold for dead has had its open reads closed as interrupted, and must not end them a second time.
+        """
+        now_us = self._node.clock()
+        for row in self.floods.due_summaries(now_us):
+            self.worker.post(EventWork({**row, "process": self.process_id}))
+        try:
+            with self._node.database.writing() as connection:
+                alive = heartbeat(connection, self.process_id, now_us)
+        except SQLAlchemyError as error:
+            log.error("heartbeat_failed", error=type(error).__name__)
+            return
+        if not alive:
+            log.error("declared_dead")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Lifespan:
+    """Starts the process's threads before the first request and stops them after the last one (ASGI lifespan protocol)."""
+
+    def __init__(self, app: ASGIApp, process: WebProcess) -> None:
+        self._app = app
+        self._process = process
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass requests on; run the lifespan."""
+        if scope["type"] != "lifespan":
+            return await self._app(scope, receive, send)
+        await receive()
+        self._process.start()
+        beating = asyncio.create_task(self._beat())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        beating.cancel()
+        await asyncio.to_thread(self._process.stop)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.to_thread(self._process.beat)
+
+
+def build_web(node: Node, process_id: str) -> ASGIApp:
+    """Build all that a web process serves; raises SpecificationError when specification and code differ."""
+    process = WebProcess(node, process_id)
+    registry = CollectorRegistry()
+    specification = load_specification(resources.files("openapi"), "node.yaml")
+    require_same_routes(specification)
+    control = create_control_app(control_services(node, process, registry), specification=specification)
+    settings = WebSettings(
+        body_limits={PREFIX: node.settings.max_document_bytes},
+        trusted_proxies=node.settings.trusted_proxies,
+        content_policies={PAGES: CONTENT_POLICY},
+    )
+    joined = JoinedPlanes(build_delivery(node, process, node.administration), control)
+    return Lifespan(web_stack(joined, settings, registry), process)
 
 
 def build_delivery(node: Node, process: WebProcess, puts: PutService) -> DeliveryApp:
@@ -97,10 +160,26 @@ def build_delivery(node: Node, process: WebProcess, puts: PutService) -> Deliver
     return DeliveryApp(process.worker, node.stores, puts, process.pool, bounds)
 
 
-def require_same_routes(specification: Document) -> Document:
-    """Return the control plane's part of the specification; raises SpecificationError unless delivery's routes are the marked ones."""
-    control, marked = split_planes(specification)
-    declared = {(operation.method, operation.path) for operation in marked}
-    if declared != DeliveryApp.routes():
+def control_services(node: Node, process: WebProcess, registry: CollectorRegistry) -> ControlServices:
+    """Gather what the control plane's handlers stand on."""
+    settings = node.settings
+    identity = NodeIdentity(
+        settings.node_id, settings.name, settings.base_url, node.rules.gateway_only, node.keys.public.jwks(),
+        [node.keys.waiting_holders.public.jwk()],
+    )  # fmt: skip
+    return ControlServices(
+        process_id=process.process_id, identity=identity, rules=node.rules, limits=node.limits,
+        credentials=node.records, catalogue=node.records, administration=node.administration, log=node.records,
+        holders=node.holders, pulls=node.pulls, counts=node.records.counts,
+        recorder=AdmissionRecorder(process.worker), floods=process.floods,
+        refresh_keys=node.locker_lists.try_refresh_keys,
+        readiness=lambda: look(node, lambda: process.admission.failing),
+        metrics=lambda: render_metrics(registry), clock=node.clock,
+    )  # fmt: skip
+
+
+def require_same_routes(specification: Document) -> None:
+    """Raise SpecificationError unless delivery's routes are those that the specification marks as its."""
+    _, marked = split_planes(specification)
+    if {(operation.method, operation.path) for operation in marked} != DeliveryApp.routes():
         raise SpecificationError("the specification marks other paths for delivery than delivery answers")
-    return control

@@ -119,3 +119,12 @@ def _processes_with_queued_events(connection: Connection) -> set[str] | None:
     if len(rows) == MOST_UNSEQUENCED:
         return None
     return {str(json.loads(payload).get("process")) for (payload,) in rows}
+
+
+def mark_instances_ended(connection: Connection, prefix: str, now_us: int) -> None:
+    """Note that all processes whose instance begins with a text write nothing any more: their supervisor has seen to it."""
+    connection.execute(
+        update(ServingProcess)
+        .where(ServingProcess.instance.startswith(prefix, autoescape=True), ServingProcess.ended_us.is_(None))
+        .values(ended_us=now_us)
+    )

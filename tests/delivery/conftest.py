@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, update
 
-from node.asgi import build_delivery, build_process
+from node.asgi import WebProcess, build_delivery
 from node.config import SETTINGS_FILE
 from node.contract.identifiers import new_secret
 from node.contract.signing import TICKET, KeySet, SigningKey
@@ -155,7 +155,7 @@ class NoPuts:
 
 def serve(served: ServedNode, puts=None):
     """Serve the data plane in a thread; returns what stops it."""
-    process = build_process(served.node, "process-1")
+    process = WebProcess(served.node, "process-1")
     app = web_stack(
         build_delivery(served.node, process, puts or NoPuts()),
         WebSettings(body_limits={"/v1/documents/": 2**31}),

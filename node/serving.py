@@ -1,0 +1,134 @@
+"""The processes of ``serve``: the parent that binds and supervises, the web processes, the job process."""
+
+import fcntl
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.config import Settings
+from node.contract.identifiers import uuid7
+from node.contract.times import now_us
+from node.db import schema
+from node.db.processes import mark_ended, mark_instances_ended, register_process
+from node.logs import configure_logs
+from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent, run_asgi
+from node.web.server import ServerSettings
+from node.wiring import Node, build_node
+
+LOCK_FILE = "serve.lock"
+SWITCH_INTERVAL_SECONDS = 0.001
+
+log = structlog.get_logger()
+
+
+class AlreadyServing(Exception):
+    """Another ``serve`` runs on this folder."""
+
+
+def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> int:
+    """Serve a node until SIGTERM or SIGINT and return the exit status.
+
+    Raises SettingsError, KeyFault, NotDurable, SchemaOutdated, AlreadyServing, or OSError when the address is taken: nothing is
+    served by a node that is not as it should be.
+    """
+    folder = folder.absolute()
+    node = build_node(folder)
+    settings = node.settings
+    configure_logs(settings.log_level)
+    node.database.require_durable()
+    schema.require_current(node.database)
+    with _only_one(folder):
+        _end_processes(node, _instance(folder))
+        node.spool_folder.mkdir(mode=0o700, exist_ok=True)
+        node.sweep()
+        bound = bind(settings.host, settings.port)
+        status = Supervisor(
+            children=[
+                ChildSpec("web", "node.serving", ("web", str(folder)), count=settings.web_processes),
+                ChildSpec("jobs", "node.serving", ("jobs", str(folder)), listens=False),
+            ],
+            sockets=[bound],
+            drain_seconds=settings.drain_seconds,
+            scheme="https" if settings.tls_certificate else "http",
+            on_exit=lambda child: _end_processes(node, _instance(folder, child.pid)),
+            announce=announce,
+        ).run()
+        bound.close()
+    node.close()
+    return status
+
+
+def main(arguments: list[str]) -> None:
+    """Run as a child of ``serve``: ``web FOLDER`` or ``jobs FOLDER``."""
+    end_with_parent()
+    kind, folder = arguments
+    node = build_node(Path(folder))
+    configure_logs(node.settings.log_level)
+    if kind == "web":
+        _run_web(node)
+    else:
+        from node.jobs.process import run_jobs
+
+        run_jobs(node, sweep=node.sweep)
+    node.close()
+
+
+def _run_web(node: Node) -> None:
+    # Imported by the process that needs it: the parent would carry Flask and Connexion for nothing.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+        from node.asgi import build_web
+
+    # The loop and the admission thread share one interpreter lock; the default of 5 ms makes each wait for the other.
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    process_id = uuid7()
+    with node.database.writing() as connection:
+        register_process(connection, process_id, _instance(node.settings.folder, os.getpid()), now_us())
+    run_asgi(build_web(node, process_id), child_sockets(), _server_settings(node.settings))
+    with node.database.writing() as connection:
+        mark_ended(connection, process_id, now_us())
+
+
+def _server_settings(settings: Settings) -> ServerSettings:
+    return ServerSettings(
+        certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
+        private_key=settings.path(settings.tls_key) if settings.tls_key else None,
+        drain_seconds=settings.drain_seconds,
+    )
+
+
+def _instance(folder: Path, pid: int | None = None) -> str:
+    """Name a folder on this host, or one process of it."""
+    return f"{socket.gethostname()}:{folder}#{'' if pid is None else f'{pid}#'}"
+
+
+def _end_processes(node: Node, instance: str) -> None:
+    """Note that processes are gone, so that what they left open in the log is closed."""
+    try:
+        with node.database.writing() as connection:
+            mark_instances_ended(connection, instance, now_us())
+    except SQLAlchemyError as error:
+        # Their heartbeats will go stale and tell the same, a minute later.
+        log.error("process_end_not_noted", error=type(error).__name__)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process however it ends; raises AlreadyServing."""
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyServing(f"{folder}: another locker-node serve runs on this folder") from error
+        yield
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
