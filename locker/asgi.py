@@ -5,9 +5,10 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from locker.application import build_app
 from locker.config import load_settings
 from locker.logs import configure_logging
-from locker.wiring import build_app, build_locker
+from locker.wiring import build_locker
 from node.web.processes import ServerSettings, child_sockets, end_with_parent, run_asgi
 
 

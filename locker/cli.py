@@ -200,6 +200,8 @@ def _supervisor(settings: Settings, folder: Path, sockets: Any, as_json: bool) -
         ],
         sockets,
         scheme="https" if settings.tls else "http",
+        # Connexion imports what Starlette warns of at each start; an operator can do nothing about it.
+        environment={"PYTHONWARNINGS": "ignore:::connexion.apps.abstract"},
         announce=announce,
     )
 

@@ -1,5 +1,6 @@
 """The job process, the only place of the scheduler: ``python -m locker.jobs FOLDER``. Each task is one call of a service."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,7 @@ def main() -> None:
     configure_logging(settings.log_level)
     locker = build_locker(settings)
     scheduler = BlockingScheduler()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     schedule(locker, scheduler)
     try:
         scheduler.start()

@@ -1,12 +1,17 @@
 """A locker's services over a real database, with a clock that tests move and a node that signs for itself."""
 
-from collections.abc import Iterator
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from locker.application import build_app
 from locker.config import Settings, load_settings
 from locker.db.migration import upgrade
 from locker.db.session import Database
@@ -16,12 +21,16 @@ from locker.services.consents import ConsentView, NewConsent
 from locker.services.links import NewIdentifier
 from locker.services.tickets import Granted, TicketRequest
 from locker.services.tokens import bearer_digest
+from locker.wiring import Locker, build_locker
 from node.contract.holders import Holder
 from node.contract.identifiers import uuid7
 from node.contract.problems import ProblemError
 from node.contract.records import ASSERTION_TYPE, client_assertion, sign_request
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey, fingerprint
+from node.contract.tickets import verify_ticket
 from node.contract.times import DAY, now_us
+from node.web.processes import bind, url_of
+from node.web.server import ServerSettings, build_server
 
 ISS = "http://locker.test"
 ISSUER = "in.gov.meeseva.ap"
@@ -203,3 +212,153 @@ def world(tmp_path: Path, sqlite_database: Database) -> World:
 def either_world(tmp_path: Path, database: Database) -> World:
     """On SQLite and on PostgreSQL: for rules that rest on locks and transactions."""
     return make_world(tmp_path, database)
+
+
+@dataclass
+class StandInNode:
+    """A small real node: checks the ticket by the contract, then does what the test tells it to."""
+
+    body: bytes = bytes(range(256)) * 4096
+    behaviour: str = "serve"
+    keys: KeySet | None = None
+    tickets: list[Any] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    left: threading.Event = field(default_factory=threading.Event)
+    sent: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        self.requests.append((scope["method"], scope["path"], headers))
+        if scope["path"] == "/healthz":
+            return await self._send(send, 200, b"{}")
+        ticket = verify_ticket(headers["authorization"].removeprefix("Bearer "), self.keys)
+        ticket.require_current(now_us())
+        assert ticket.aud == "node-ap"
+        assert scope["path"].endswith(f"{ticket.issuer}-{ticket.doc_type}-{ticket.doc_id}")
+        self.tickets.append(ticket)
+        await getattr(self, self.behaviour.replace("-", "_"))(scope, headers, receive, send)
+
+    async def _send(self, send: Any, status: int, body: bytes = b"", **headers: str) -> None:
+        named = {"content-length": str(len(body)), "content-type": "application/pdf", **headers}
+        raw = [(n.replace("_", "-").encode(), v.encode()) for n, v in named.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+    async def serve(self, scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+        etag = f'"{hashlib.sha256(self.body).hexdigest()}"'
+        more = {"etag": etag, "x_internal": "secret", "set_cookie": "a=b", "vary": "Accept"}
+        more["link"] = '</v1/documents/in.gov.meeseva.ap-INCOM-2>; rel="successor-version"'
+        if headers.get("if-none-match") == etag:
+            return await self._send(send, 304, etag=etag)
+        if "range" in headers and headers.get("if-range", etag) == etag:
+            first, _, last = headers["range"].removeprefix("bytes=").partition("-")
+            if int(first) >= len(self.body):
+                return await self._send(send, 416, content_range=f"bytes */{len(self.body)}")
+            part = self.body[int(first) : int(last) + 1]
+            more["content_range"] = f"bytes {first}-{last}/{len(self.body)}"
+            return await self._send(send, 206, part, **more)
+        await self._send(send, 200, self.body, **more)
+
+    async def endless(self, scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+        watcher = asyncio.ensure_future(self._watch(receive))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/pdf")]})
+        while not watcher.done():
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+            self.sent += 65536
+            await asyncio.sleep(0.005)
+
+    async def hang(self, scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+        await self._watch(receive)
+
+    async def _watch(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+
+    async def short(self, scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+        length = str(len(self.body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": self.body[:500_000], "more_body": True})
+        await asyncio.sleep(0.2)
+        scope["extensions"]["federated_locker.connection"].abort()
+
+    async def redirect(self, scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+        await self._send(send, 302, location="http://169.254.169.254/latest")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("status_"):
+            raise AttributeError(name)
+
+        async def answer(scope: Any, headers: dict[str, str], receive: Any, send: Any) -> None:
+            await self._send(send, int(name.removeprefix("status_")), b"the node's own words", retry_after="7")
+
+        return answer
+
+
+Serve = Callable[[Any], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve applications on free ports, each in a thread, until the test ends; returns the URL."""
+    running: list[tuple[Any, threading.Thread]] = []
+
+    def start(app: Any) -> str:
+        bound = bind("127.0.0.1", 0)
+        server = build_server(app, ServerSettings(drain_seconds=0.2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return url_of(bound)
+
+    yield start
+    for server, thread in reversed(running):
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@dataclass
+class Live:
+    """A locker behind a real socket, with its services in reach, and a node stand-in behind another."""
+
+    world: World
+    locker: Locker
+    url: str
+    node: StandInNode
+    node_url: str
+    client: httpx.Client
+
+    def send(self, method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+        headers = {**more.pop("headers", {}), **({"authorization": f"Bearer {token}"} if token else {})}
+        return self.client.request(method, path, headers=headers, **more)
+
+
+@pytest.fixture
+def live(tmp_path: Path, sqlite_database: Database, serve: Serve) -> Iterator[Live]:
+    create_keys(tmp_path / "keys")
+    (tmp_path / "locker.toml").write_text(
+        f'public_url = "{ISS}"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
+        "node_connect_timeout = 1\nnode_first_byte_timeout = 3\nsend_timeout = 2\n"
+    )
+    clock = Clock()
+    locker = build_locker(load_settings(tmp_path), clock=clock)
+    node = StandInNode(keys=locker.keys.public)
+    node_url, url = serve(node), serve(build_app(locker, validate_responses=True))
+    world = World(locker.settings, locker.database, locker.keys, locker.services, clock, [], [])
+    with httpx.Client(base_url=url, timeout=10) as client:
+        wait_until_ready(client)
+        yield Live(world, locker, url, node, node_url, client)
+    locker.close()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    for _ in range(200):
+        try:
+            if client.get("/healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            threading.Event().wait(0.02)
+    raise AssertionError("the locker did not start")

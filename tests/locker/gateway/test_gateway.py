@@ -1,0 +1,321 @@
+import socket
+import time
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from locker.db.models import TicketRecord
+from node.contract.tickets import verify_ticket
+from node.contract.times import DAY, SECOND
+
+ISSUER = "in.gov.meeseva.ap"
+INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
+MOBILE = ("mobile", "9876543210")
+
+
+@pytest.fixture
+def reading(live):
+    """A live locker with a resident's two documents, a requester, and a consent to the first."""
+    world = live.world
+    world.asha = world.resident()
+    world.ap = world.department(base_url=live.node_url)
+    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
+    live.token, live.bank = world.requester(), world.requester("bank")
+    live.asha_token = world.resident_token(world.asha)
+    live.consent = world.consent(world.asha, INCOME)
+    return live
+
+
+def gateway(
+    live, uri: str = INCOME, method: str = "GET", consent: str | None = None, token: str | None = None, **headers
+):
+    headers = {"consent-id": consent or live.consent.consent_id, **headers}
+    return live.send(method, f"/v1/gateway/documents/{uri}", token or live.token, headers=headers)
+
+
+def slug(response: httpx.Response) -> str:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    document = response.json()
+    assert document["status"] == response.status_code and document["request_id"] == response.headers["x-request-id"]
+    return document["type"].rpartition("/")[2]
+
+
+def records(live) -> list[TicketRecord]:
+    with live.world.database.read() as session:
+        return list(session.scalars(select(TicketRecord).order_by(TicketRecord.position)))
+
+
+def test_a_document_passes_through_unchanged_and_names_both_in_the_ticket(reading) -> None:
+    answer = gateway(reading, accept="application/pdf")
+    assert answer.status_code == 200 and answer.content == reading.node.body
+    (ticket,) = reading.node.tickets
+    assert (ticket.client_id, ticket.act, ticket.consent_id) == ("university", "gateway", reading.consent.consent_id)
+    assert reading.node.requests[0][2]["accept"] == "application/pdf"
+    assert [record.jti for record in records(reading)] == [ticket.jti]
+
+
+def test_only_safe_headers_come_back_and_links_lead_through_the_gateway(reading) -> None:
+    answer = gateway(reading)
+    assert not {"x-internal", "set-cookie", "server"} & set(answer.headers)
+    assert answer.headers["cache-control"] == "private, no-store" and answer.headers["vary"] == "Accept"
+    assert answer.headers["link"] == f'</v1/gateway/documents/{ISSUER}-INCOM-2>; rel="successor-version"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_consent_may_be_named_in_the_query(reading) -> None:
+    path = f"/v1/gateway/documents/{INCOME}"
+    assert reading.send("GET", f"{path}?consent_id={reading.consent.consent_id}", reading.token).status_code == 200
+    assert slug(reading.send("GET", path, reading.token)) == "bad-request"
+    assert slug(reading.send("GET", f"{path}?consent=x", reading.token)) == "bad-request"
+    other = reading.world.consent(reading.world.asha, INCOME).consent_id
+    both = reading.send(
+        "GET", f"{path}?consent_id={other}", reading.token, headers={"consent-id": reading.consent.consent_id}
+    )
+    assert slug(both) == "bad-request"
+
+
+def test_head_asks_the_node_with_head(reading) -> None:
+    answer = gateway(reading, method="HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(reading.node.body))
+    assert reading.node.requests[-1][0] == "HEAD"
+
+
+def test_ranges_and_conditions_pass_through(reading) -> None:
+    part = gateway(reading, range="bytes=1000-1999")
+    assert (part.status_code, part.content) == (206, reading.node.body[1000:2000])
+    assert part.headers["content-range"] == f"bytes 1000-1999/{len(reading.node.body)}"
+    etag = part.headers["etag"]
+    assert gateway(reading, **{"if-none-match": etag}).status_code == 304
+    whole = gateway(reading, range="bytes=0-9", **{"if-range": '"other"'})
+    assert whole.status_code == 200 and whole.content == reading.node.body
+    beyond = gateway(reading, range="bytes=99999999-99999999")
+    assert (
+        slug(beyond) == "range-not-satisfiable"
+        and beyond.headers["content-range"] == f"bytes */{len(reading.node.body)}"
+    )
+
+
+def test_another_requesters_consent_another_document_and_no_consent_are_refused(reading) -> None:
+    """A names B's consent; A's consent with another URI; a consent that is not there."""
+    for answer in (
+        gateway(reading, token=reading.bank),
+        gateway(reading, uri=CASTE),
+        gateway(reading, consent="019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b"),
+    ):
+        assert (answer.status_code, slug(answer)) == (403, "consent-required")
+    assert reading.node.requests == [] and records(reading) == []
+
+
+def test_forged_headers_change_nothing(reading) -> None:
+    forged = {"x-client-id": "bank", "client-id": "bank", "x-forwarded-for": "10.0.0.1", "x-requester": "bank"}
+    assert gateway(reading, **forged).status_code == 200
+    assert reading.node.tickets[0].client_id == "university"
+    assert not set(forged) & set(reading.node.requests[0][2])
+
+
+def test_credentials_are_asked_for_and_roles_kept_apart(reading) -> None:
+    path = f"/v1/gateway/documents/{INCOME}"
+    consent = {"consent-id": reading.consent.consent_id}
+    missing = reading.send("GET", path, headers=consent)
+    assert (slug(missing), missing.headers["www-authenticate"]) == ("missing-credential", "Bearer")
+    assert slug(reading.send("GET", path, "wrong", headers=consent)) == "invalid-credential"
+    assert slug(reading.send("GET", path, reading.asha_token, headers=consent)) == "forbidden"
+    assert slug(reading.send("GET", f"/v1/residents/me/documents/{INCOME}", reading.token)) == "forbidden"
+
+
+def test_a_resident_reads_the_own_document_and_nobody_elses(reading) -> None:
+    path = f"/v1/residents/me/documents/{INCOME}"
+    answer = reading.send("GET", path, reading.asha_token)
+    assert answer.content == reading.node.body and "</v1/residents/me/documents/" in answer.headers["link"]
+    (ticket,) = reading.node.tickets
+    assert (ticket.basis, ticket.act, ticket.client_id) == ("holder", "gateway", ticket.holder_ref)
+    stranger = reading.world.resident_token(reading.world.resident("9876500000"))
+    assert slug(reading.send("GET", path, stranger)) == "document-not-found"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "problem"),
+    [
+        ("status-404", 404, "document-not-found"),
+        ("status-410", 410, "document-revoked"),
+        ("status-406", 406, "not-acceptable"),
+        ("status-401", 502, "node-fault"),
+        ("status-403", 502, "node-fault"),
+        ("status-500", 502, "node-fault"),
+        ("status-418", 502, "node-fault"),
+        ("status-429", 429, "too-many-requests"),
+        ("status-503", 503, "node-unavailable"),
+        ("redirect", 502, "node-fault"),
+    ],
+)
+def test_what_the_node_refuses_is_told_in_our_own_words(reading, behaviour: str, status: int, problem: str) -> None:
+    reading.node.behaviour = behaviour
+    answer = gateway(reading)
+    assert (answer.status_code, slug(answer)) == (status, problem)
+    assert "own words" not in answer.text
+    if status in (429, 503):
+        assert answer.headers["retry-after"] == "7"
+    assert len(reading.node.requests) == 1, "a redirect is not followed"
+
+
+def test_a_node_that_is_away_is_said_to_be_and_other_nodes_go_on(reading, serve, free_port) -> None:
+    reading.world.ap.base_url = f"http://127.0.0.1:{free_port()}"
+    reading.world.approve(reading.world.ap)
+    answer = gateway(reading)
+    assert (answer.status_code, slug(answer), answer.headers["retry-after"]) == (503, "node-unavailable", "30")
+
+
+def test_an_answer_that_breaks_off_never_looks_whole(reading) -> None:
+    reading.node.behaviour = "short"
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        gateway(reading)
+
+
+def read_some(live, size: int) -> socket.socket:
+    host, port = live.url.removeprefix("http://").split(":")
+    peer = socket.create_connection((host, int(port)))
+    peer.sendall(
+        f"GET /v1/gateway/documents/{INCOME} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.token}\r\n"
+        f"Consent-Id: {live.consent.consent_id}\r\n\r\n".encode()
+    )
+    received = 0
+    while received < size:
+        received += len(peer.recv(65536))
+    return peer
+
+
+def test_a_client_that_leaves_ends_the_read_at_the_node_within_a_second(reading) -> None:
+    reading.node.behaviour = "endless"
+    peer = read_some(reading, 200_000)
+    peer.close()
+    assert reading.node.left.wait(1.0)
+    sent = reading.node.sent
+    time.sleep(0.2)
+    assert reading.node.sent - sent <= 2 * 65536
+
+
+def test_a_client_that_leaves_before_the_node_has_answered_ends_it_too(reading) -> None:
+    reading.node.behaviour = "hang"
+    peer = read_some(reading, 0)
+    deadline = time.monotonic() + 2
+    while not reading.node.requests and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reading.node.requests
+    peer.close()
+    assert reading.node.left.wait(1.0)
+
+
+def test_a_client_that_takes_nothing_is_ended(reading) -> None:
+    reading.node.behaviour = "endless"
+    peer = read_some(reading, 1)
+    assert reading.node.left.wait(6.0), "send_timeout is 2 s here"
+    peer.close()
+
+
+def test_nothing_of_a_document_stays_here(reading, tmp_path, capfd) -> None:
+    """The whole search is the federation's; here: no file of the locker holds a piece of what passed."""
+    import os
+
+    reading.node.body = os.urandom(300_000)
+    assert gateway(reading).content == reading.node.body
+    needle = reading.node.body[100_000:100_032]
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert needle not in file.read_bytes() and needle.hex().encode() not in file.read_bytes()
+    printed = capfd.readouterr()
+    assert INCOME not in printed.out + printed.err, "logs do not print document URIs"
+
+
+def test_revoking_and_narrowing_reach_the_gateway_at_once(reading) -> None:
+    """FC-26 for the gateway: refused from the moment of the withdrawal on, and a new consent does not revive the old."""
+    world = reading.world
+    wide = world.consent(world.asha, INCOME, CASTE)
+    assert gateway(reading, uri=CASTE, consent=wide.consent_id).status_code == 200
+    world.services.consents.narrow(world.asha, wide.consent_id, [INCOME], None)
+    assert gateway(reading, uri=CASTE, consent=wide.consent_id).status_code == 403
+    assert gateway(reading, uri=INCOME, consent=wide.consent_id).status_code == 200
+    world.services.consents.revoke(world.asha, wide.consent_id)
+    world.consent(world.asha, INCOME, CASTE)
+    assert gateway(reading, uri=INCOME, consent=wide.consent_id).status_code == 403
+
+
+def test_once_means_one_reading_with_its_head_and_ranges(reading) -> None:
+    consent = reading.world.consent(reading.world.asha, INCOME, once=True).consent_id
+    assert gateway(reading, method="HEAD", consent=consent).status_code == 200
+    assert gateway(reading, consent=consent, range="bytes=0-9").status_code == 206
+    assert len({ticket.jti for ticket in reading.node.tickets}) == 1 == len(records(reading))
+    results = resolve(reading, {"consent_id": consent, "uris": [INCOME]}).json()["results"]
+    assert results[0]["outcome"] == "refused"
+
+
+def resolve(live, body, token: str | None = None, **more):
+    return live.send("POST", "/v1/resolve", token or live.token, json=body, **more)
+
+
+def test_resolving_gives_addresses_and_tickets_that_the_node_takes(reading) -> None:
+    answer = resolve(reading, {"consent_id": reading.consent.consent_id, "uris": [INCOME, CASTE]})
+    assert answer.status_code == 200 and answer.headers["cache-control"] == "no-store"
+    good, refused = answer.json()["results"]
+    assert (good["uri"], good["outcome"], refused["uri"], refused["outcome"]) == (INCOME, "resolved", CASTE, "refused")
+    assert refused["problem"]["type"].endswith("/consent-required")
+    direct = httpx.get(good["url"], headers={"authorization": f"Bearer {good['ticket']}"})
+    assert direct.content == reading.node.body
+    ticket = verify_ticket(good["ticket"], reading.world.keys.public)
+    assert ticket.act is None and ticket.exp * SECOND <= reading.world.clock() + DAY
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"content": b""}, 415),
+        ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 415),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+        ({"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, 400),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 413),
+        ({"content": b"[" * 10_000, "headers": {"content-type": "application/json"}}, 400),
+        ({"json": []}, 400),
+        ({"json": {}}, 400),
+        ({"json": {"consent_id": "x", "uris": [INCOME]}}, 400),
+        ({"json": {"consent_id": 7, "uris": [INCOME]}}, 400),
+        ({"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": []}}, 400),
+        ({"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": [INCOME] * 2}}, 400),
+        ({"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": ["no uri"]}}, 400),
+        ({"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": [INCOME], "more": 1}}, 400),
+        ({"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": [INCOME], "representation": 1}}, 400),
+        (
+            {"json": {"consent_id": "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", "uris": [f"a-b-{n}" for n in range(101)]}},
+            400,
+        ),
+    ],
+)
+def test_bad_bodies_are_problem_documents(reading, more, status: int) -> None:
+    answer = reading.send("POST", "/v1/resolve", reading.token, **more)
+    assert answer.status_code == status, answer.text
+    slug(answer)
+
+
+def test_other_methods_are_told_which_ones_there_are(reading) -> None:
+    for method, path, allow in (
+        ("GET", "/v1/resolve", "POST"),
+        ("PUT", f"/v1/gateway/documents/{INCOME}", "GET, HEAD"),
+        ("POST", f"/v1/residents/me/documents/{INCOME}", "GET, HEAD"),
+    ):
+        answer = reading.send(method, path, reading.token)
+        assert (slug(answer), answer.headers["allow"]) == ("method-not-allowed", allow)
+
+
+@pytest.mark.parametrize("uri", ["nonsense", "a%2Fb", "a-b-%C3%A9", "x" * 400])
+def test_what_is_no_uri_is_said_to_be_none(reading, uri: str) -> None:
+    assert slug(gateway(reading, uri=uri)) == "malformed-uri"
+
+
+def test_many_clients_at_once_are_answered_in_few_transactions(reading) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    body = {"consent_id": reading.consent.consent_id, "uris": [INCOME]}
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: resolve(reading, body), range(64)))
+    assert {answer.json()["results"][0]["outcome"] for answer in answers} == {"resolved"}
+    assert len(records(reading)) == 64
