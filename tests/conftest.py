@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,25 +127,17 @@ def make_postgresql(folder: Path, port: int) -> PostgreSQLServer:
     return server
 
 
-def _reachable_folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    """Return a folder that the postgres user can reach: pytest's own base is closed to other users."""
-    folder = factory.mktemp(name)
-    for parent in (folder, *folder.parents):
-        if parent == Path(parent.anchor) or parent.owner() != Path.home().owner():
-            break
-        if str(parent) not in ("/", "/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    return folder
-
-
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQLServer]:
+def postgresql_server() -> Iterator[PostgreSQLServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    server = make_postgresql(_reachable_folder(tmp_path_factory, "postgresql"), port)
+    # Not in pytest's own folder, which other users cannot enter and other runs clear away.
+    folder = Path(tempfile.mkdtemp(prefix="federated-locker-postgresql-"))
+    server = make_postgresql(folder, port)
     yield server
     server.stop("immediate")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -148,16 +148,11 @@ def set_locker_state(connection, iss: str, state: str) -> None:
     connection.execute(update(Locker).where(Locker.iss == iss).values(state=state))
 
 
-class NoPuts:
-    def store(self, *_, **__):
-        raise AssertionError("no PUT is expected here")
-
-
 def serve(served: ServedNode, puts=None):
     """Serve the data plane in a thread; returns what stops it."""
     process = WebProcess(served.node, "process-1")
     app = web_stack(
-        build_delivery(served.node, process, puts or NoPuts()),
+        build_delivery(served.node, process, puts or served.node.administration),
         WebSettings(body_limits={"/v1/documents/": 2**31}),
         CollectorRegistry(),
     )
@@ -180,9 +175,22 @@ def serve(served: ServedNode, puts=None):
 
 
 @pytest.fixture
-def served(tmp_path, database_url):
-    served = make_node(tmp_path / "node", database_url, send_timeout_seconds=1.0, receive_timeout_seconds=1.0)
-    stop = serve(served)
-    yield served
-    stop()
-    served.node.close()
+def served_with(tmp_path, database_url):
+    """Make and serve a node with settings of the test's own."""
+    running = []
+
+    def start(**settings) -> ServedNode:
+        bounds = {"send_timeout_seconds": 1.0, "receive_timeout_seconds": 1.0}
+        served = make_node(tmp_path / "node", database_url, **{**bounds, **settings})
+        running.append((served, serve(served)))
+        return served
+
+    yield start
+    for served, stop in running:
+        stop()
+        served.node.close()
+
+
+@pytest.fixture
+def served(served_with):
+    return served_with()

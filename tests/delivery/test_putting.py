@@ -1,0 +1,206 @@
+"""Storing a document by PUT: whole or not at all, checked, never overwritten, always in the log."""
+
+import base64
+import hashlib
+import os
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from node.services.access import TokenScope
+
+PDF = b"%PDF-1.7\n" + b"certificate " * 200
+URI = "in.gov.example-INCOM-new"
+
+
+def put(served, content=PDF, token=None, uri=URI, **headers):
+    headers = {"authorization": f"Bearer {token or served.token()}", "content-type": "application/pdf", **headers}
+    return httpx.put(f"{served.url}/v1/documents/{uri}", content=content, headers=headers, timeout=30)
+
+
+def get(served, uri=URI):
+    return httpx.get(f"{served.url}/v1/documents/{uri}", headers={"authorization": f"Bearer {served.token()}"})
+
+
+def sha256(content):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+def stored_files(served):
+    return sorted(path.name for path in (served.folder / "storage").rglob("*") if path.is_file())
+
+
+def slug(answer):
+    return answer.json()["type"].rsplit("/", 1)[1]
+
+
+def test_a_new_document_is_created_and_read_back(served):
+    answer = put(served, **{"repr-digest": sha256(PDF)})
+    assert answer.status_code == 201 and answer.headers["etag"] == f'"{hashlib.sha256(PDF).hexdigest()}"'
+    assert get(served).content == PDF
+    (row,) = [row for row in served.events(expected=3) if row["action"] == "put"]
+    assert (row["outcome"], row["uri"]) == ("complete", URI)
+
+
+def test_the_same_bytes_again_change_nothing(served):
+    assert [put(served).status_code for _ in range(3)] == [201, 200, 200]
+    assert len(stored_files(served)) == 1
+    assert [row["outcome"] for row in served.events(expected=3)] == ["complete"] * 3
+
+
+def test_other_bytes_need_the_etag_of_what_they_replace(served):
+    etag = put(served).headers["etag"]
+    other = PDF + b"corrected"
+    assert (put(served, other).status_code, get(served).content) == (409, PDF)
+    assert put(served, other, **{"if-match": '"' + "0" * 64 + '"'}).status_code == 412
+    assert put(served, other, **{"if-none-match": "*"}).status_code == 412
+    replaced = put(served, other, **{"if-match": etag})
+    assert replaced.status_code == 200 and get(served).content == other
+    assert get(served).headers["document-version"] == "2"
+    assert len(stored_files(served)) == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "problem"),
+    [
+        ({"repr-digest": sha256(b"other")}, 422, "digest-mismatch"),
+        ({"content-digest": sha256(b"other")}, 422, "digest-mismatch"),
+        ({"repr-digest": "sha-256=rubbish"}, 400, "bad-request"),
+        ({"content-type": "text/plain"}, 415, "unsupported-media-type"),
+        ({"content-type": ""}, 415, "unsupported-media-type"),
+        ({"content-type": "image/png"}, 422, "unacceptable-content"),
+        ({"if-match": '"abc"'}, 412, "precondition-failed"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(served, headers, status, problem):
+    answer = put(served, **headers)
+    assert (answer.status_code, slug(answer)) == (status, problem)
+    assert stored_files(served) == [] and get(served).status_code == 404
+    row = next(row for row in served.events(expected=2) if row["action"] == "put")
+    assert (row["outcome"], row["status"]) == ("refused", status)
+
+
+def test_an_empty_body_is_refused(served):
+    assert put(served, b"").status_code == 400
+
+
+def test_who_may_put(served):
+    outside = served.token(scope=TokenScope(issuers=("in.gov.other",)))
+    for token, status in [
+        (served.token("auditor"), 403),
+        (served.token("monitor"), 403),
+        (served.ticket("new"), 403),
+        (outside, 403),
+        ("wrong", 401),
+    ]:
+        assert put(served, token=token).status_code == status
+    assert put(served, uri="in.gov.elsewhere-INCOM-1").status_code == 404
+    assert put(served, uri="in.gov.example--1").status_code == 400
+    assert stored_files(served) == []
+    assert {row["outcome"] for row in served.events(expected=7)} == {"refused"}
+
+
+def raw_put(served, head, body=b""):
+    address = urlsplit(served.url)
+    connection = socket.create_connection((address.hostname, address.port))
+    lines = [
+        f"PUT /v1/documents/{URI} HTTP/1.1",
+        "Host: n",
+        f"Authorization: Bearer {served.token()}",
+        "Content-Type: application/pdf",
+        *head,
+    ]
+    connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    return connection
+
+
+def test_a_body_that_is_too_large_is_cut_off_early(served, monkeypatch):
+    answer = raw_put(served, ["Content-Length: 2147483648"], b"%PDF").recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_chunked_body_over_the_limit_is_cut_off_while_it_comes(tmp_path, served_with):
+    served = served_with(max_document_bytes=100_000)
+    connection = raw_put(served, ["Transfer-Encoding: chunked"])
+    answer = b""
+    try:
+        for _ in range(200):
+            connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        answer = connection.recv(4096)
+    except ConnectionError:
+        answer = answer or connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert stored_files(served) == []
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_body_that_stops_stores_nothing(served, leave):
+    connection = raw_put(served, ["Content-Length: 100000"], PDF)
+    if leave:
+        connection.close()
+    else:
+        assert b"408" in connection.recv(4096) or b"400" in connection.recv(4096)
+    (row,) = served.events(expected=1)
+    assert (row["action"], row["outcome"]) == ("put", "refused")
+    assert stored_files(served) == [] and get(served).status_code == 404
+
+
+def test_many_puts_of_one_uri_at_once_store_one(served):
+    token, answers = served.token(), []
+
+    def one(number):
+        answers.append(put(served, PDF + str(number).encode(), token=token).status_code)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [201, 409, 409, 409, 409, 409]
+    assert len(stored_files(served)) == 1
+
+
+def test_reading_while_putting_sees_all_or_nothing(served):
+    content = b"%PDF-1.7\n" + os.urandom(3_000_000)
+    seen, stop = set(), threading.Event()
+
+    def look():
+        while not stop.is_set():
+            answer = get(served)
+            seen.add((answer.status_code, len(answer.content) if answer.status_code == 200 else 0))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+
+    def slowly():
+        for start in range(0, len(content), 300_000):
+            yield content[start : start + 300_000]
+            time.sleep(0.03)
+
+    assert put(served, slowly()).status_code == 201
+    time.sleep(0.1)
+    stop.set()
+    watcher.join()
+    assert seen == {(404, 0), (200, len(content))}
+
+
+def test_a_large_upload_stays_out_of_memory(served, soak):
+    size = soak.count(small=120, full=900) * 1024 * 1024
+    process = psutil.Process()
+    before, most = process.memory_info().rss, 0
+
+    def body():
+        nonlocal most
+        yield b"%PDF-1.7\n"
+        block = os.urandom(1024 * 1024)
+        for _ in range(size // len(block)):
+            most = max(most, process.memory_info().rss)
+            yield block
+
+    assert put(served, body()).status_code == 201
+    assert most - before < 60 * 1024 * 1024
