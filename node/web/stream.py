@@ -140,6 +140,7 @@ class _Transfer:
             if last:
                 return await self._put(b"", more=False)  # waits until the client has taken all but the low-water mark
             self._watch()
+            await asyncio.sleep(0)  # a source that never waits would keep the loop from seeing that the client has left
 
     def _checked(self, chunk: bytes) -> bytes:
         if self._length is None:

@@ -136,6 +136,7 @@ def test_all_are_gone_soon_after_the_parent_was_killed(start):
     running = start(web=2)
     running.get()
     until(lambda: len(running.family()) == 3)
+    until(lambda: all(child.num_threads() > 1 for child in running.family()), 20)  # all watch the parent
     family = running.family()
     running.process.kill()
     gone, alive = psutil.wait_procs(family, timeout=2.0)
