@@ -13,17 +13,20 @@ from importlib import resources
 from typing import Any
 
 import connexion
+from connexion.datastructures import MediaTypeDict
 from connexion.middleware import MiddlewarePosition
 from connexion.middleware.routing import RoutingMiddleware
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import Resolver
+from connexion.validators import JSONResponseBodyValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from node.contract.problems import InternalError
+from node.contract.problems import PROBLEM_MEDIA_TYPE, InternalError
 from node.http.authorize import DOCUMENT_PARAMETER, Authorization, CallLog, Gate
 from node.http.calls import Call
 from node.http.credentials import Credentials
 from node.http.handlers.access_log import AccessLogHandlers
+from node.http.handlers.answers import JSON
 from node.http.handlers.documents import DocumentHandlers
 from node.http.handlers.federation import FederationHandlers
 from node.http.handlers.operation import OperationHandlers
@@ -44,6 +47,9 @@ from node.web.specification import (
 Handler = Callable[..., Any]
 
 BODY_LIMIT = 1024 * 1024
+
+# Connexion's own map takes application/x-ndjson for JSON; only tests have answers validated.
+_JSON_ANSWERS = MediaTypeDict(dict.fromkeys((JSON, PROBLEM_MEDIA_TYPE), JSONResponseBodyValidator))
 
 
 class ControlApp:
@@ -80,7 +86,7 @@ def create_control_app(
         resolver=Resolver({name: _noting_errors(handler) for name, handler in handlers.items()}.__getitem__),
         strict_validation=True,
         validate_responses=validate_responses,
-        validator_map=validator_map(BODY_LIMIT),
+        validator_map={**validator_map(BODY_LIMIT), "response": _JSON_ANSWERS},
     )
     credentials = Credentials(
         services.credentials, services.rules, services.limits, services.refresh_keys, services.clock
