@@ -1,5 +1,7 @@
 """The data plane's application: resolving, the access gateway, a resident's own reads."""
 
+from collections.abc import Mapping
+
 import structlog
 from starlette.types import Receive, Scope, Send
 
@@ -69,13 +71,23 @@ class GatewayApp:
         require_method(scope, METHODS)
         headers = headers_of(scope)
         token_hash = bearer_digest(headers.get("authorization"))
-        uri = document_uri(scope, prefix)
-        under = None
-        if prefix == GATEWAY_PREFIX:
-            under = consent_id(headers, query_of(scope, ("consent_id",)))
-        else:
-            query_of(scope, ())
-        (outcome,) = await self._office.submit(TicketRequest(token_hash, (uri,), under, act=GATEWAY))
+        try:
+            request = _request(prefix, scope, headers, token_hash)
+        except ProblemError:
+            # Who may not call learns that first, and nothing about what a good request looks like.
+            await self._office.submit(TicketRequest(token_hash, (), "" if prefix == GATEWAY_PREFIX else None))
+            raise
+        (outcome,) = await self._office.submit(request)
         if not isinstance(outcome, Granted):
             raise outcome
         await self._passage.pass_through(outcome, headers, prefix, scope, receive, send)
+
+
+def _request(prefix: str, scope: Scope, headers: Mapping[str, str], token_hash: str) -> TicketRequest:
+    """Read a request for a document; raises BadRequest or MalformedURI."""
+    uri = document_uri(scope, prefix)
+    if prefix == GATEWAY_PREFIX:
+        under = consent_id(headers, query_of(scope, ("consent_id",)))
+        return TicketRequest(token_hash, (uri,), under, act=GATEWAY)
+    query_of(scope, ())
+    return TicketRequest(token_hash, (uri,), act=GATEWAY)

@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from locker.services.tickets import TicketRequest
 from node.contract.problems import BadRequest, MalformedURI, MethodNotAllowed, UnsupportedMediaType
-from node.web.bodies import parse_json
 from node.web.limits import too_large
+from node.web.strict_json import parse_json
 
 MAX_URIS = 100
 MAX_BODY = 64 * 1024

@@ -8,6 +8,7 @@ from locker.gateway.requests import headers_of, query_of, read_json, require_met
 from locker.services.links import row_problem
 from locker.services.tickets import Granted, Outcome, TicketRequest
 from locker.services.tokens import bearer_digest
+from node.contract.problems import ProblemError
 from node.contract.times import format_time
 from node.web.batches import BatchWorker
 
@@ -24,10 +25,15 @@ class Resolve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises ProblemError."""
         require_method(scope, METHODS)
-        query_of(scope, ())
         headers = headers_of(scope)
         token_hash = bearer_digest(headers.get("authorization"))
-        request = resolve_request(await read_json(scope, headers, receive), token_hash)
+        try:
+            query_of(scope, ())
+            request = resolve_request(await read_json(scope, headers, receive), token_hash)
+        except ProblemError:
+            # Who may not call learns that first, and nothing about what a good request looks like.
+            await self._office.submit(TicketRequest(token_hash, (), consent_id=""))
+            raise
         outcomes = await self._office.submit(request)
         results = [_result(uri, outcome) for uri, outcome in zip(request.uris, outcomes, strict=True)]
         await send_json(send, 200, {"results": results})

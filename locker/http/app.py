@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import connexion
+import flask
 import structlog
 from connexion.middleware import MiddlewarePosition
 from connexion.options import SwaggerUIOptions
@@ -85,6 +86,8 @@ def _guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
         except SQLAlchemyError as error:
             log.error("database fault", operation=handler.__name__, error=type(error).__name__)
             raise ServiceUnavailable(reason="database", headers={"Retry-After": "5"}) from error
+        if isinstance(answer, flask.Response):
+            return answer
         body, status, headers = answer if isinstance(answer, tuple) else (answer, 200, {})
         # Connexion does not guess between the media types of an answer and of a problem.
         return body, status, {"Content-Type": "application/json", **headers}

@@ -38,7 +38,10 @@ _LINK = (
 
 @dataclass(frozen=True, slots=True)
 class TicketRequest:
-    """A wish for tickets by the holder of an access token: under a consent, or for one's own documents without one."""
+    """A wish for tickets by the holder of an access token: under a consent, or for one's own documents without one.
+
+    With no URIs it only asks whether the token may be used so.
+    """
 
     token_hash: str
     uris: tuple[str, ...]

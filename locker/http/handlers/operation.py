@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flask
 from prometheus_client import CollectorRegistry
 
 from locker.http.handlers.answers import Answer
@@ -65,10 +66,10 @@ class OperationHandlers:
         ]
         return {"status": "ready" if ready else "not-ready", "checks": rows}, 200 if ready else 503, {}
 
-    def get_metrics(self) -> Answer:
-        """Give the metrics in Prometheus' text format."""
+    def get_metrics(self) -> flask.Response:
+        """Give the metrics in Prometheus' text format, whose media type carries a version that Connexion would not let pass."""
         page, media_type = render_metrics(self._registry)
-        return page.decode("utf-8"), 200, {"Content-Type": media_type}
+        return flask.Response(page, 200, {"Content-Type": media_type})
 
     def get_specification(self) -> Answer:
         """Publish the contract, both planes included."""
