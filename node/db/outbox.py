@@ -147,8 +147,11 @@ def settle(connection: Connection, iss: str, sent: Sequence[DueRow], results: It
     acknowledged = []
     for row in sent:
         result = by_id.get(row.row_id)
-        if result is None or _is_passing(result):
+        if result is None:
             _postpone(connection, row, now_us)
+        elif _is_passing(result):
+            # The locker would repeat this answer to the same identifier; the row was not taken, so a new one doubles nothing.
+            _postpone(connection, row, now_us, row_id=uuid7())
         elif result.outcome == REFUSED:
             _refuse(connection, row, result)
         else:
@@ -248,8 +251,8 @@ def _same(row: DueRow) -> ColumnElement[bool]:
     return (OutboxRow.row_id == row.row_id) & (OutboxRow.state == WAITING)
 
 
-def _postpone(connection: Connection, row: DueRow, now_us: int) -> None:
-    later = {"attempts": row.attempts + 1, "next_try_us": now_us + retry_delay(row.attempts)}
+def _postpone(connection: Connection, row: DueRow, now_us: int, **changes: Any) -> None:
+    later = {"attempts": row.attempts + 1, "next_try_us": now_us + retry_delay(row.attempts), **changes}
     connection.execute(update(OutboxRow).where(_same(row)).values(**later))
 
 

@@ -1,5 +1,6 @@
 """The job process of a node: the one place where scheduled work is done."""
 
+import signal
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -34,8 +35,12 @@ class JobNode(Protocol):
         """The clock, microseconds UTC."""
 
 
-def run_jobs(node: JobNode, stop: threading.Event, sweep: Callable[[], object] = lambda: None) -> None:
-    """Do the node's scheduled work until ``stop`` is set; ``sweep`` removes what failed puts have left in the stores."""
+def run_jobs(node: JobNode, stop: threading.Event | None = None, sweep: Callable[[], object] = lambda: None) -> None:
+    """Do the node's scheduled work until ``stop`` is set, or SIGTERM or SIGINT comes when there is no such event.
+
+    ``sweep`` removes what failed puts have left in the stores.
+    """
+    stop = stop or _stop_on_signals()
     http = OutboundClient(allow_private=node.settings.allow_private)
     client = LockerClient(http, node_id=node.settings.node_id, key=node.keys.client, clock=node.clock)
     context = JobContext(node.settings, node.keys, client, node.clock, sweep)
@@ -43,3 +48,10 @@ def run_jobs(node: JobNode, stop: threading.Event, sweep: Callable[[], object] =
     scheduler.start()
     stop.wait()
     scheduler.stop(http.close)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop

@@ -270,9 +270,9 @@ def _reference(value: Any) -> str | None:
 
 
 def _link_changes(answer: Mapping[str, Any], after: int) -> list[LinkChange]:
-    listed = answer.get("links")
+    listed = answer.get("rows")
     if not isinstance(listed, list):
-        raise LockerFault("the locker's answer has no links")
+        raise LockerFault("the locker's answer has no link changes")
     changes: list[LinkChange] = []
     for item in listed:
         position, uri = (item.get("position"), item.get("uri")) if isinstance(item, dict) else (None, None)
