@@ -34,6 +34,12 @@ class HolderColumns:
         """Return the columns for a holder under the node's own key."""
         return cls(holder.scheme, holder.keyed_hash(key), holder.last_four)
 
+    def as_changes(self) -> dict[str, Any]:
+        """Return the columns of a known document; the reference that a locker gave was for the holder before."""
+        return {
+            "holder_scheme": self.scheme, "holder_hash": self.keyed_hash, "holder_last4": self.last4, "holder_ref": None,
+        }  # fmt: skip
+
 
 class CatalogueReader(Protocol):
     """A transaction that only reads."""

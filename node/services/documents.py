@@ -11,7 +11,7 @@ from node.contract.problems import Conflict, DocumentNotFound, PreconditionFaile
 from node.contract.times import parse_date
 from node.contract.uri import DocumentURI
 from node.services.audit import PHASE_ATTEMPT, Action, Outcome, encode_event
-from node.services.cataloguing import CatalogueReader, CatalogueStore, CatalogueWriter, HolderColumns, Metadata
+from node.services.cataloguing import CatalogueReader, CatalogueStore, CatalogueWriter, HolderColumns
 from node.services.errors import Contended
 from node.services.pending_objects import PendingObjects
 from node.services.ports import CatalogueDocument, Placement
@@ -193,8 +193,8 @@ class DocumentAdministration:
             columns = {name: members[name] for name in ("issued_on", "expires_on") if name in members}
             if "title" in members:
                 columns["title"] = members["title"] or ""
-            if "holder" in members:
-                columns.update(_holder_columns(holder, self._hash_key))
+            if holder is not None:
+                columns.update(HolderColumns.of(holder, self._hash_key).as_changes())
             if "parameters" in members:
                 writer.set_parameters(document.document_id, members["parameters"] or {})
             if "language" in members:
@@ -255,16 +255,16 @@ class DocumentAdministration:
                 raise Contended
             if document is None:
                 _ensure_doc_type(writer, uri, now_us)
-            enter(writer, uri, document, expected, [placement], Metadata(), None, now_us)
+            enter(writer, uri, document, expected.version, [placement], now_us)
             status = 201 if expected.fate is Fate.CREATED else 200
-            event = put_event(attempt, uri, expected, content, status)
+            event = put_event(attempt, uri, expected.version, content, status)
             writer.append_events([encode_event(event, now_us)])
 
     def _log_unchanged(
         self, document: CatalogueDocument, intention: Intention, content: Content, attempt: Mapping[str, Any]
     ) -> StoreResult:
         with self._catalogue.writing() as writer:
-            event = put_event(attempt, document.uri, intention, content, 200)
+            event = put_event(attempt, document.uri, intention.version, content, 200)
             writer.append_events([encode_event(event, self._clock())])
         present = document.of_version(intention.version)
         return StoreResult(Fate.UNCHANGED, next(placement for placement in present if content.same_form(placement)))
@@ -372,17 +372,6 @@ def _holder(members: Mapping[str, Any]) -> Holder:
         return Holder.parse(members["scheme"], members["value"])
     except InvalidHolder as error:
         raise UnacceptableContent(str(error), reason="holder") from None
-
-
-def _holder_columns(holder: Holder | None, key: bytes) -> dict[str, Any]:
-    """Return the catalogue's columns for a new holder; the reference that a locker gave was for the one before."""
-    if holder is None:
-        return {}
-    columns = HolderColumns.of(holder, key)
-    return {
-        "holder_scheme": columns.scheme, "holder_hash": columns.keyed_hash, "holder_last4": columns.last4,
-        "holder_ref": None,
-    }  # fmt: skip
 
 
 def _set_language(writer: CatalogueWriter, document: CatalogueDocument, language: str | None) -> None:

@@ -121,20 +121,22 @@ def store_object(driver: GuardedDriver, placement: Placement, source: BinaryIO |
 
 
 def enter(
-    writer: CatalogueWriter, uri: DocumentURI, document: CatalogueDocument | None, intention: Intention,
-    placements: Sequence[Placement], metadata: Metadata, holder: tuple[Holder, HolderColumns] | None, now_us: int,
+    writer: CatalogueWriter, uri: DocumentURI, document: CatalogueDocument | None, version: int,
+    placements: Sequence[Placement], now_us: int, *, metadata: Metadata | None = None,
+    holder: tuple[Holder, HolderColumns] | None = None, changes: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Write the rows for stored objects in the caller's transaction, announcement included; returns the document's identifier.
 
-    ``placements`` are the new version's, or those added to the present one; ``metadata`` and ``holder`` count for a new document.
+    ``version`` is the present one from now on. ``metadata`` counts for a new document, ``changes`` (columns) for a known one; a
+    ``holder`` is new in both cases.
     """
     if document is None:
-        document_id = writer.add_document(uri, metadata, holder[1] if holder else None, now_us)
-        if holder:
-            writer.seal_holder(document_id, uri, holder[0])
+        document_id = writer.add_document(uri, metadata or Metadata(), holder[1] if holder else None, now_us)
     else:
         document_id = document.document_id
-        writer.change_document(document_id, now_us, {"current_version": intention.version})
+        writer.change_document(document_id, now_us, {"current_version": version, **(changes or {})})
+    if holder:
+        writer.seal_holder(document_id, uri, holder[0])
     for placement in placements:
         writer.add_placement(document_id, placement, now_us)
     writer.announce(document_id, "add" if document is None else "change", now_us)
@@ -185,12 +187,12 @@ def new_doc_type(issuer: str, doc_type: str, parameters: Sequence[str]) -> DocTy
 
 
 def put_event(
-    attempt: Mapping[str, Any], uri: DocumentURI, intention: Intention, content: Content, status: int | None = None
+    attempt: Mapping[str, Any], uri: DocumentURI, version: int, content: Content, status: int | None = None
 ) -> dict[str, Any]:
     """Return the access event of content that was stored, or was there already."""
     return {
         **attempt, "uri": str(uri), "issuer": uri.issuer, "doc_type": uri.doc_type, "outcome": "complete",
-        "version": intention.version, "media_type": content.media_type, "sha256": content.sha256, "status": status,
+        "version": version, "media_type": content.media_type, "sha256": content.sha256, "status": status,
     }  # fmt: skip
 
 

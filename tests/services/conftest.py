@@ -20,6 +20,7 @@ from node.db.models import AccessEvent
 from node.db.schema import upgrade
 from node.db.session import Database
 from node.services.documents import DocumentAdministration
+from node.services.ingest import Ingest
 from node.services.pending_objects import PendingObjects
 from node.storage.guard import GuardedDriver
 
@@ -44,6 +45,11 @@ class Place:
         self.documents = DocumentAdministration(
             self.catalogue, self.stores, "main", self.pending, hash_key=HASH_KEY,
             max_document_bytes=self.max_document_bytes, clock=now_us,
+        )  # fmt: skip
+
+        self.ingest = Ingest(
+            self.catalogue, self.stores["main"], "main", self.pending, hash_key=HASH_KEY,
+            max_document_bytes=self.max_document_bytes, clock=now_us, pause=0,
         )  # fmt: skip
 
     def referenced(self, store: str, keys: Any) -> set[str]:
