@@ -56,8 +56,6 @@ class Gate:
 
         The credential is judged first, then its role, then the document, so that only who may read it learns that it exists.
         """
-        if PUBLIC in call.operation.roles:
-            return
         call.principal = self._credentials.identify(authorization)
         if call.principal.role not in call.operation.roles:
             raise Forbidden(reason="role-not-allowed")
@@ -88,8 +86,8 @@ class CallLog:
         self._clock = clock
 
     def answered(self, call: Call, status: int) -> None:
-        """Write the row of a call that was answered; raises LogUnavailable."""
-        if call.is_audited and not call.recorded:
+        """Write the row of an audited call that was answered, unless it is there; raises LogUnavailable."""
+        if not call.recorded:
             self._recorder.record(call.answered(status))
 
     def refused(self, call: Call, error: ProblemError) -> ProblemError:
@@ -135,10 +133,11 @@ class Authorization:
         if operation is None:
             return await send_problem_for(scope, send, NotFound())
         call = self._call(operation, scope)
-        try:
-            await asyncio.to_thread(self._admit, call, _header(scope, b"authorization"))
-        except ProblemError as error:
-            return await self._refuse(call, error, scope, send)
+        if PUBLIC not in operation.roles:
+            try:
+                await asyncio.to_thread(self._admit, call, _header(scope, b"authorization"))
+            except ProblemError as error:
+                return await self._refuse(call, error, scope, send)
         return await self._answer(call, scope, receive, send)
 
     def _operation(self, scope: Scope) -> Operation | None:
@@ -177,7 +176,8 @@ class Authorization:
         if call.error is not None:
             return await self._refuse(call, call.error, scope, send)
         try:
-            await asyncio.to_thread(self._log.answered, call, answer[0]["status"])
+            if call.is_audited:
+                await asyncio.to_thread(self._log.answered, call, answer[0]["status"])
         except ProblemError as error:
             return await send_problem_for(scope, send, error)
         return await _send_all(answer, send)

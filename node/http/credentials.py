@@ -126,13 +126,13 @@ class Credentials:
         return ControlPrincipal(locker=LockerRequest(scope, claims))
 
     def _log_grant(self, credential: str, locker: KnownLocker) -> ControlPrincipal:
-        _, claims = self._request(credential, LOG_GRANT, locker)
+        scope, claims = self._request(credential, LOG_GRANT, locker)
         named = {"holder": "holder_ref", "client": "client_id"}.get(str(claims.get("scope")))
         value = claims.get(named) if named else None
         if not isinstance(value, str) or not 0 < len(value) <= 128:
             raise TicketRefused(reason="malformed-claims")
         grant = LogGrant(
-            locker.iss, claims["jti"][:128],
+            scope, claims["jti"][:128],
             holder_ref=value if named == "holder_ref" else None, client_id=value if named == "client_id" else None,
         )  # fmt: skip
         return ControlPrincipal(log_grant=grant)

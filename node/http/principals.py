@@ -25,7 +25,7 @@ class LockerRequest:
 class LogGrant:
     """A locker's word that the bearer may read the rows of one resident or of one requester: exactly one of the two is set."""
 
-    iss: str
+    scope: LockerScope
     jti: str
     holder_ref: str | None
     client_id: str | None
@@ -60,7 +60,7 @@ class ControlPrincipal:
             return {"principal": kind, "ticket": self.locker.claims.get("jti")}
         if self.log_grant is not None:
             grant = self.log_grant
-            kind = {"kind": LOG_GRANT, "iss": grant.iss}
+            kind = {"kind": LOG_GRANT, "iss": grant.scope.iss}
             return {
                 "principal": kind, "ticket": grant.jti, "client_id": grant.client_id, "holder_ref": grant.holder_ref
             }  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db.audit_log import append_events
 from node.http.log_tables import cell
+from node.services.access import LockerScope
 from node.services.audit import encode_event
 from tests.http.plane import ISS, ISSUER, OTHER_ISSUER, Locker, register
 
@@ -96,6 +97,15 @@ def test_a_requester_sees_own_pulls_and_not_those_of_a_namesake(control):
     assert uris(ask(control, grant)) == [f"{ISSUER}-INCOM-1"]
     assert uris(ask(control, other.log_grant(scope="client", client_id="university"))) == [f"{ISSUER}-INCOM-3"]
     assert control.ask("GET", f"{PATH}?client_id=bank", bearer=grant).status_code == 403
+
+
+def test_a_grant_reaches_no_further_than_its_locker(control):
+    read(control, "1", holder_ref="h-1")
+    read(control, "2", OTHER_ISSUER, holder_ref="h-1")
+    control.sequence()
+    control.build(limits={ISS: LockerScope(ISS, "active", (ISSUER,))})
+    assert uris(ask(control, control.locker.log_grant(scope="holder", holder_ref="h-1"))) == [f"{ISSUER}-INCOM-1"]
+    assert uris(ask(control, control.locker.log_grant(scope="client", client_id="university"))) == [f"{ISSUER}-INCOM-1"]
 
 
 @pytest.mark.parametrize(

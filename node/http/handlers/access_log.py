@@ -69,7 +69,7 @@ class AccessLogHandlers:
             return [shown_row(position, event) for position, event in events if allows(event)]
         if grant.client_id is not None:
             # Requesters' names are a locker's own: two lockers may each have one of this name.
-            return [shown_row(position, event) for position, event in events if _is_of_locker(event, grant.iss)]
+            return [shown_row(position, event) for position, event in events if _is_of_locker(event, grant.scope.iss)]
         return [_without_others(shown_row(position, event)) for position, event in events]
 
     def _office_filter(
@@ -107,15 +107,18 @@ def _moment(filters: Mapping[str, Any], name: str) -> int | None:
 
 
 def _own(wanted: LogFilter, grant: LogGrant) -> LogFilter:
-    """Limit a query to the rows that a log grant is for; raises Forbidden for a filter that asks for somebody else's."""
-    if grant.client_id is not None:
-        if wanted.client_id not in (None, grant.client_id):
-            raise Forbidden("A log grant is for one's own rows", reason="not-own-rows")
-        return replace(wanted, client_id=grant.client_id)
-    own = (str(grant.holder_ref),)
-    if wanted.holder_refs not in ((), own):
+    """Limit a query to the rows that a log grant is for, among those of issuers and types that its locker serves here.
+
+    Raises Forbidden for a filter that asks for somebody else's.
+    """
+    own = (grant.holder_ref,) if grant.holder_ref is not None else ()
+    foreign_client = grant.client_id is not None and wanted.client_id not in (None, grant.client_id)
+    if foreign_client or (own and wanted.holder_refs not in ((), own)):
         raise Forbidden("A log grant is for one's own rows", reason="not-own-rows")
-    return replace(wanted, holder_refs=own)
+    return replace(
+        wanted, client_id=grant.client_id or wanted.client_id, holder_refs=own or wanted.holder_refs,
+        issuers=_keys(grant.scope.issuers), doc_types=_keys(grant.scope.doc_types),
+    )  # fmt: skip
 
 
 def _scoped(wanted: LogFilter, scope: TokenScope) -> LogFilter:
@@ -128,10 +131,12 @@ def _scoped(wanted: LogFilter, scope: TokenScope) -> LogFilter:
         end = start_of_day(parse_date(scope.until_date) + timedelta(days=1))
         until_us = end if until_us is None else min(until_us, end)
     return replace(
-        wanted, from_us=from_us, until_us=until_us,
-        issuers=tuple(issuer.lower() for issuer in scope.issuers),
-        doc_types=tuple(doc_type.lower() for doc_type in scope.doc_types),
+        wanted, from_us=from_us, until_us=until_us, issuers=_keys(scope.issuers), doc_types=_keys(scope.doc_types)
     )  # fmt: skip
+
+
+def _keys(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.lower() for name in names)
 
 
 def _is_of_locker(event: Mapping[str, Any], iss: str) -> bool:
