@@ -301,6 +301,22 @@ def test_new_folders_are_made_durable_before_the_object(root: Path, tmp_path: Pa
         assert made < place_of(calls, rf"fsync\(\d+<{parent}>\)") < link
 
 
+def test_a_deleted_object_stays_deleted_after_a_crash(
+    driver: FilesystemDriver, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(driver)
+    synced: list[tuple[str, bool]] = []
+    real = os.fsync
+
+    def watch(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), (root / KEY).exists()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    driver.delete(KEY)
+    assert synced == [(str((root / KEY).parent), False)]
+
+
 SLOW_PUT = """
 import sys, time
 from pathlib import Path

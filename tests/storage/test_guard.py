@@ -203,9 +203,16 @@ def test_a_driver_that_gives_more_than_asked_is_stopped() -> None:
     driver = Bent()
     guarded = filled(driver)
     stream = guarded.open_verified(KEY, SIZE, SHA)
-    driver.opened[0].read = lambda size: CONTENT[: size + 1]
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return CONTENT[: size + 1]
+
+    driver.opened[0].read = read
     with pytest.raises(ObjectDamaged):
         stream.read(10)
+    assert asked == [10]
 
 
 # --- put ---------------------------------------------------------------------------------------------------------------
