@@ -37,7 +37,7 @@ log = structlog.get_logger("node.web.processes")
 SOCKETS_VARIABLE = "FEDERATED_LOCKER_SOCKETS"
 PARENT_VARIABLE = "FEDERATED_LOCKER_PARENT"
 
-_ORPHAN_SECONDS = 1.5
+_ORPHAN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def end_with_parent() -> None:
     """Have this process end when its parent does, however that happened; call it first thing in a child.
 
     The child holds one end of a pipe whose other end only the parent has. When that closes, the child stops as on SIGTERM, and
-    is gone for certain a second and a half later.
+    is gone for certain a second later.
     """
     if PARENT_VARIABLE in os.environ:
         pipe = int(os.environ[PARENT_VARIABLE])
