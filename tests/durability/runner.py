@@ -1,0 +1,99 @@
+"""Runs the real processes of a node, as they are or with one fault built in: what a check of durability has to notice.
+
+``python runner.py serve FOLDER``, ``web FOLDER [FAULT]``, ``jobs FOLDER PROBE_FILE``. The first line on standard output is the URL.
+"""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from sqlalchemy import event
+
+from node import serving
+from node.db.audit_log import append_events
+from node.db.session import Database
+from node.delivery.admission import Admission
+from node.jobs import process as job_process
+from node.jobs.tasks import Task
+from node.services.audit import encode_event
+from node.web.processes import SOCKETS_VARIABLE, bind, url_of
+
+PROBE_EVERY = 0.5
+PROBE_LEASE = 2.0
+LATE_SECONDS = 0.05
+
+
+def on_each_connection(statement: str) -> None:
+    """Have every database connection of this process begin with a statement, behind the back of ``require_durable``."""
+    make = Database.__init__
+
+    def make_and_listen(self: Database, *arguments, **options) -> None:
+        make(self, *arguments, **options)
+
+        @event.listens_for(self.engine, "connect")
+        def prepare(connection, _record) -> None:
+            connection.execute(statement)
+            connection.commit()
+
+    Database.__init__ = make_and_listen
+
+
+def log_after_send() -> None:
+    """Answer first and write the row a moment later."""
+
+    def decide_only(self: Admission, batch):
+        now_us = self._clock()
+        with self._database.reading() as connection:
+            results, events = self._decide_all(connection, batch, now_us)
+
+        def write() -> None:
+            with self._database.writing() as connection:
+                append_events(connection, [encode_event(fields, now_us) for fields in events])
+
+        threading.Timer(LATE_SECONDS, write).start()
+        return results
+
+    Admission._process_together = decide_only
+
+
+FAULTS = {
+    "none": lambda: None,
+    "sqlite-normal": lambda: on_each_connection("PRAGMA synchronous=NORMAL"),
+    "sqlite-off": lambda: on_each_connection("PRAGMA synchronous=OFF"),
+    "postgresql-off": lambda: on_each_connection("SET synchronous_commit TO off"),
+    "log-after-send": log_after_send,
+}
+
+
+def run_serve(folder: str) -> int:
+    return serving.serve(Path(folder), announce=lambda urls: print(urls[0], flush=True))
+
+
+def run_web(folder: str, fault: str = "none") -> None:
+    """One web process without a parent."""
+    FAULTS[fault]()
+    bound = bind("127.0.0.1", 0)
+    os.environ[SOCKETS_VARIABLE] = str(bound.fileno())
+    print(url_of(bound), flush=True)
+    bound.detach()
+    serving.main(["web", folder])
+
+
+def run_jobs(folder: str, probe_file: str) -> None:
+    """One job process whose only task leaves a line each time that it is done: who, when begun, when done."""
+
+    def probe(_context, _database) -> bool:
+        begun = time.time()
+        with open(probe_file, "a") as file:
+            file.write(f"{os.getpid()} {begun:.6f} {time.time():.6f}\n")
+        return False
+
+    job_process.tasks = lambda _settings: (Task("probe", PROBE_EVERY, PROBE_LEASE, probe),)
+    print("jobs", flush=True)
+    serving.main(["jobs", folder])
+
+
+if __name__ == "__main__":
+    sys.exit({"serve": run_serve, "web": run_web, "jobs": run_jobs}[sys.argv[1]](*sys.argv[2:]))
