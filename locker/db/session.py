@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -72,16 +72,18 @@ class Database:
         self.engine.dispose()
 
 
+_ADVANCE = (
+    update(FeedHead)
+    .where(FeedHead.feed == bindparam("of_feed"))
+    .values(position=FeedHead.position + bindparam("count"))
+    .returning(FeedHead.position)
+    .execution_options(synchronize_session=False)
+)
+
+
 def advance(session: Session | Connection, feed: str, count: int = 1) -> int:
     """Lock a feed's head row, move it by ``count`` in this transaction and return the first of the positions given."""
-    moved = (
-        update(FeedHead)
-        .where(FeedHead.feed == feed)
-        .values(position=FeedHead.position + count)
-        .returning(FeedHead.position)
-        .execution_options(synchronize_session=False)
-    )
-    return int(session.execute(moved).scalar_one()) - count + 1
+    return int(session.execute(_ADVANCE, {"of_feed": feed, "count": count}).scalar_one()) - count + 1
 
 
 def head(session: Session, feed: str) -> int:

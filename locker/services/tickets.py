@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from locker.db.models import AccessToken, Consent, ConsentItem, DocType, Issuer, Link, Node, TicketRecord
 from locker.db.session import Database, advance
@@ -96,7 +96,7 @@ class Tickets:
                 first = advance(connection, "ledger", len(plan.records))
                 for position, record in enumerate(plan.records, first):
                     record["position"] = position
-                connection.execute(insert(TicketRecord), plan.records)
+                connection.execute(_RECORD, plan.records)
         return [self._sign(outcomes, plan) for outcomes in plan.outcomes]
 
     def _sign(self, outcomes: list[Outcome | Ticket] | ProblemError, plan: _Plan) -> list[Outcome] | BaseException:
@@ -236,17 +236,42 @@ class Tickets:
         )  # fmt: skip
 
 
+# What every batch runs is built once: building a statement costs more than running it.
+_RECORD = insert(TicketRecord)
+_CALLERS = TOKEN_QUERY.where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True)))
+_CONSENTS = (
+    select(
+        Consent.consent_id, Consent.resident_id, Consent.client_id, Consent.state, Consent.purpose, Consent.once,
+        Consent.artefact_digest, Consent.expires_us, Consent.void_before_us,
+    )
+    .where(Consent.consent_id.in_(bindparam("ids", expanding=True)))
+    .order_by(Consent.consent_id)
+    .with_for_update(read=True)
+)  # fmt: skip
+_LOCK_ITEMS = (
+    select(ConsentItem.uri_key)
+    .where(ConsentItem.consent_id.in_(bindparam("ids", expanding=True)))
+    .order_by(ConsentItem.consent_id, ConsentItem.uri_key)
+    .with_for_update()
+)
+_LINK_JOIN = (
+    Link.__table__.join(Issuer.__table__, Issuer.issuer_key == Link.issuer_key)
+    .join(Node.__table__, Node.node_id == Link.node_id)
+    .outerjoin(DocType.__table__, (DocType.issuer_key == Link.issuer_key) & (DocType.doc_type_key == Link.doc_type_key))
+)
+_ITEMS = (
+    select(ConsentItem.consent_id, ConsentItem.representations, *_LINK)
+    .select_from(_LINK_JOIN.join(ConsentItem.__table__, ConsentItem.uri_key == Link.uri_key))
+    .where(ConsentItem.consent_id.in_(bindparam("ids", expanding=True)))
+    .where(ConsentItem.uri_key.in_(bindparam("keys", expanding=True)))
+)
+_OWN_LINKS = (
+    select(*_LINK).select_from(_LINK_JOIN).where(Link.uri_key.in_(bindparam("keys", expanding=True)))
+)  # fmt: skip
+
+
 def _callers(connection: Connection, hashes: Iterable[str]) -> dict[str, _Row]:
-    rows = connection.execute(TOKEN_QUERY.where(AccessToken.token_hash.in_(list(hashes))))
-    return {row.token_hash: row for row in rows}
-
-
-_CONSENT_QUERY = select(
-    Consent.consent_id, Consent.resident_id, Consent.client_id, Consent.state, Consent.purpose, Consent.once,
-    Consent.artefact_digest, Consent.expires_us, Consent.void_before_us,
-).order_by(Consent.consent_id).with_for_update(read=True)  # fmt: skip
-
-_LOCK_ITEMS = select(ConsentItem.uri_key).order_by(ConsentItem.consent_id, ConsentItem.uri_key).with_for_update()
+    return {row.token_hash: row for row in connection.execute(_CALLERS, {"hashes": list(hashes)})}
 
 
 def _consents(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
@@ -254,23 +279,12 @@ def _consents(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
     wanted = list(ids)
     if not wanted:
         return {}
-    consents = {row.consent_id: row for row in connection.execute(_CONSENT_QUERY.where(Consent.consent_id.in_(wanted)))}
+    consents = {row.consent_id: row for row in connection.execute(_CONSENTS, {"ids": wanted})}
     once = [consent_id for consent_id, consent in consents.items() if consent.once]
     if once:
         # Whose one ticket is at stake: locked in one order, so that two processes cannot wait for each other.
-        connection.execute(_LOCK_ITEMS.where(ConsentItem.consent_id.in_(once))).all()
+        connection.execute(_LOCK_ITEMS, {"ids": once}).all()
     return consents
-
-
-_LINK_JOIN = (
-    Link.__table__.join(Issuer.__table__, Issuer.issuer_key == Link.issuer_key)
-    .join(Node.__table__, Node.node_id == Link.node_id)
-    .outerjoin(DocType.__table__, (DocType.issuer_key == Link.issuer_key) & (DocType.doc_type_key == Link.doc_type_key))
-)
-_ITEM_QUERY = select(ConsentItem.consent_id, ConsentItem.representations, *_LINK).select_from(
-    _LINK_JOIN.join(ConsentItem.__table__, ConsentItem.uri_key == Link.uri_key)
-)
-_OWN_QUERY = select(*_LINK).select_from(_LINK_JOIN)
 
 
 def _items(
@@ -280,15 +294,15 @@ def _items(
     keys = {uri.lower() for request in requests if request.consent_id in consents for uri in request.uris}
     if not keys:
         return {}
-    wanted = ConsentItem.consent_id.in_(list(consents)) & ConsentItem.uri_key.in_(list(keys))
-    return {(row.consent_id, row.uri_key): row for row in connection.execute(_ITEM_QUERY.where(wanted))}
+    found = connection.execute(_ITEMS, {"ids": list(consents), "keys": list(keys)})
+    return {(row.consent_id, row.uri_key): row for row in found}
 
 
 def _own_links(connection: Connection, requests: Sequence[TicketRequest]) -> dict[str, _Row]:
     keys = {uri.lower() for request in requests for uri in request.uris}
     if not keys:
         return {}
-    return {row.uri_key: row for row in connection.execute(_OWN_QUERY.where(Link.uri_key.in_(list(keys))))}
+    return {row.uri_key: row for row in connection.execute(_OWN_LINKS, {"keys": list(keys)})}
 
 
 def _refusal(consent: _Row | None, principal: Principal, now_us: int) -> ConsentRequired | None:
