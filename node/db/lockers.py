@@ -109,6 +109,8 @@ def activate(connection: Connection, iss: str) -> bool:
     SQLite has one writer at a time. A database without table locks that is serialisable keeps the order by itself.
     """
     if connection.dialect.name == "postgresql":
+        # Readers queue behind the lock's request, so it gives up soon; whoever called tries again.
+        connection.execute(text("SET LOCAL lock_timeout = '2s'"))
         connection.execute(text("LOCK TABLE locker IN ACCESS EXCLUSIVE MODE"))
     changed = connection.execute(
         update(Locker)

@@ -1,0 +1,96 @@
+"""The job process with a locker: approval, push, links, revocations and the log, all without anybody asking."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+from sqlalchemy import select
+
+from node.contract.holders import Holder
+from node.contract.identifiers import uuid7
+from node.contract.times import now_us
+from node.db.audit_log import LogFilter, append_events, read_log
+from node.db.lockers import void_moments
+from node.db.models import Document, OutboxRow
+from node.db.processes import mark_ended, register_process
+from node.services.audit import encode_event
+
+SITA = Holder.parse("mobile", "9876543210")
+
+JOBS = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    from node.config import Settings
+    from node.contract.times import now_us
+    from node.db.session import Database
+    from node.jobs.process import run_jobs
+    from node.keys import load_keys
+    url, folder = sys.argv[1:]
+    settings = Settings(
+        folder=Path(folder), node_id="node-1", name="Node", base_url="http://127.0.0.1:1", database_url=url,
+        allow_private=("127.0.0.0/8",), push_poll_seconds=0.2, revocation_poll_seconds=0.2,
+    )
+    keys = load_keys(Path(folder))
+    run_jobs(SimpleNamespace(settings=settings, keys=keys, database=Database(url), clock=now_us))
+    print("stopped", flush=True)
+    """
+)
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.05)
+
+
+def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
+    side.offer_type()
+    side.registration.register(locker.iss)
+    side.add("1")
+    locker.residents[SITA] = "ref-1"
+    with side.database.writing() as connection:
+        register_process(connection, "web", "host", now_us())
+        begun = {"phase": "attempt", "action": "read", "outcome": "allowed", "open": True, "uri": "in.x-INC-1"}
+        append_events(connection, [encode_event({**begun, "read_id": uuid7(), "process": "web"}, now_us())])
+    url = side.database.url.render_as_string(hide_password=False)
+    jobs = subprocess.Popen(
+        [sys.executable, "-c", JOBS, url, str(tmp_path / "node0")], stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    try:
+        locker.state = "approved"
+
+        def holder_ref():
+            with side.database.reading() as connection:
+                return connection.execute(select(Document.holder_ref)).scalar_one()
+
+        wait_for(lambda: holder_ref() == "ref-1")
+        locker.publish(("c1", 5_000_000_000_000_000))
+        locker.changes.append({"position": 3, "uri": "in.x-INC-1", "outcome": "linked", "holder_ref": "ref-2"})
+        wait_for(lambda: holder_ref() == "ref-2")
+
+        def void():
+            with side.database.reading() as connection:
+                return void_moments(connection, [(locker.iss, "c1")])
+
+        wait_for(lambda: void() == {(locker.iss, "c1"): 5_000_000_000_000_000})
+        with side.database.writing() as connection:
+            mark_ended(connection, "web", now_us())
+
+        def outcomes():
+            with side.database.reading() as connection:
+                return [json.loads(row.payload)["outcome"] for row in read_log(connection, LogFilter(), 10)]
+
+        wait_for(lambda: outcomes() == ["allowed", "interrupted"])
+    finally:
+        os.kill(jobs.pid, signal.SIGTERM)
+        said, _ = jobs.communicate(timeout=30)
+    assert said.splitlines()[-1] == "stopped"
+    with side.database.reading() as connection:
+        assert connection.execute(select(OutboxRow.row_id)).all() == []
