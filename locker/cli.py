@@ -55,10 +55,15 @@ class _Output:
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--dir`` and ``--json``."""
+    """Give a command ``--folder`` and ``--json``."""
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
     return click.option(
-        "--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="The locker's folder; default: here."
+        "--folder",
+        type=click.Path(path_type=Path),
+        default=Path(),
+        envvar="LOCKER_FOLDER",
+        show_envvar=True,
+        help="The locker's folder; default: here.",
     )(command)
 
 
@@ -122,7 +127,7 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
     def lines() -> Iterator[str]:
         yield f"Made a locker in {folder}: {SETTINGS_FILE}, keys/, database."
         yield f"Operator token, shown this once: {issued['token']}"
-        yield f"Start it with: locker serve --dir {folder}"
+        yield f"Start it with: locker serve --folder {folder}"
 
     _Output(as_json).show({"folder": str(folder.resolve()), "operator_token": issued["token"]}, lines)
 

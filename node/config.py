@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     push_poll_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 2
     pull_tries_per_resident: Annotated[int, Field(ge=1, le=1000)] = 10
     pull_tries_per_issuer: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    plugins: dict[str, dict[str, Any]] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,13 @@ class _Unplaced:
     doc_tag: str
 
 
-def sequence_once(database: Database, tag_key: bytes, limit: int = BATCH) -> int:
-    """Place the events that wait, at most ``limit`` in one transaction, and return how many; 0 when another was faster."""
+def sequence_once(
+    database: Database, tag_key: bytes, limit: int = BATCH, placed: Callable[[dict[str, Any]], None] | None = None
+) -> int:
+    """Place the events that wait, at most ``limit`` in one transaction, and return how many; 0 when another was faster.
+
+    ``placed`` is told each event with its position once the places are durable; a crash in between loses what it was to be told.
+    """
     with database.reading() as connection:
         waiting = _waiting(connection, tag_key, limit)
         if not waiting:
@@ -53,6 +58,9 @@ def sequence_once(database: Database, tag_key: bytes, limit: int = BATCH) -> int
             delete(AccessUnsequenced).where(AccessUnsequenced.event_id.in_([row.event_id for row in waiting]))
         )
         _follow_open_reads(connection, [row.event for row in waiting])
+    if placed is not None:
+        for position, row in enumerate(waiting, start=size):
+            placed({**row.event, "position": position})
     return len(waiting)
 
 

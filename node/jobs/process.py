@@ -5,14 +5,20 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from node.config import Settings
 from node.contract.identifiers import uuid7
 from node.db.session import Database
+from node.hooks.manager import Plugins
+from node.hooks.sinks import AuditSinks
 from node.jobs.scheduler import JobScheduler
 from node.jobs.tasks import JobContext, tasks
 from node.keys import NodeKeys
 from node.services.locker_client import LockerClient
 from node.web.outbound import OutboundClient
+
+log = structlog.get_logger()
 
 
 class JobNode(Protocol):
@@ -43,11 +49,18 @@ def run_jobs(node: JobNode, stop: threading.Event | None = None, sweep: Callable
     stop = stop or _stop_on_signals()
     http = OutboundClient(allow_private=node.settings.allow_private)
     client = LockerClient(http, node_id=node.settings.node_id, key=node.keys.client, clock=node.clock)
-    context = JobContext(node.settings, node.keys, client, node.clock, sweep)
+    plugins = Plugins(node.settings.plugins)
+    for report in plugins.reports:
+        if report.trouble:
+            log.error("a plugin cannot be used", plugin=report.name, trouble=report.trouble)
+    sinks = AuditSinks(plugins.audit_sinks) if plugins.audit_sinks else None
+    context = JobContext(node.settings, node.keys, client, node.clock, sweep, sinks.emit if sinks else None)
     scheduler = JobScheduler(context, node.database, uuid7(), tasks(node.settings))
     scheduler.start()
     stop.wait()
     scheduler.stop(http.close)
+    if sinks:
+        sinks.close()
 
 
 def _stop_on_signals() -> threading.Event:

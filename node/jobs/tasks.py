@@ -4,7 +4,7 @@ A task gets a database that it can write to only while it holds the lease, does 
 more. Every piece may be done twice without harm, because a process may lose its lease, or die, in the middle of one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -30,13 +30,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """What tasks stand on; ``sweep`` removes stored objects that no document came to need."""
+    """What tasks stand on; ``sweep`` removes stored objects that no document came to need, ``emit`` tells the audit sinks."""
 
     settings: Settings
     keys: NodeKeys
     client: LockerClient
     clock: Callable[[], int]
     sweep: Callable[[], object]
+    emit: Callable[[Mapping[str, object]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Task:
 
 def sequence(context: JobContext, database: Database) -> bool:
     """Give waiting access events their places."""
-    return sequence_once(database, context.keys.log_tag) == BATCH
+    return sequence_once(database, context.keys.log_tag, placed=context.emit) == BATCH
 
 
 def push(context: JobContext, database: Database) -> bool:
@@ -144,7 +145,7 @@ def tasks(settings: Settings) -> tuple[Task, ...]:
         Task("revocations", settings.revocation_poll_seconds, 30, follow_revocations),
         Task("locker-keys", 60, 120, refresh_keys),
         Task("expiry", 60, 120, expire),
-        Task("leftovers", 60, 120, sweep),
+        Task("leftovers", 3600, 600, sweep),
     )
 
 
