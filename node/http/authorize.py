@@ -108,8 +108,8 @@ class CallLog:
 class Authorization:
     """ASGI middleware: admits or refuses each call, hands it to the handler, and writes its row before the answer leaves.
 
-    The answer is held until the handler is done with it. It is bounded (a page of rows), and so no client that stalls keeps one
-    of the few threads in which handlers run.
+    The answer, one piece of bounded size, is held until its row is durable. A client that then does not take it is left after a
+    minute.
     """
 
     def __init__(

@@ -7,6 +7,8 @@ import pytest
 
 from node.contract.problems import LogUnavailable
 from node.db.audit_log import DirectRecorder
+from node.http import authorize
+from node.web.problems import ResponseBroken
 from tests.http.plane import ISSUER
 
 
@@ -22,13 +24,20 @@ class Watching:
         self._timeline.append("durable")
 
 
-def drive(control, path, bearer, timeline, *, leaves=False):
-    """Send one request by hand, noting each message that leaves; ``leaves`` has the client go away at once."""
-    scope = {
+async def no_more():
+    return {"type": "http.request", "body": b""}
+
+
+def scope_of(path, bearer):
+    return {
         "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
         "headers": [(b"authorization", f"Bearer {bearer}".encode())], "scheme": "http", "client": ("203.0.113.7", 1),
         "server": ("x", 80), "http_version": "1.1", "asgi": {"version": "3.0"},
     }  # fmt: skip
+
+
+def drive(control, path, bearer, timeline, *, leaves=False):
+    """Send one request by hand, noting each message that leaves; ``leaves`` has the client go away at once."""
     asked = []
 
     async def receive():
@@ -40,7 +49,7 @@ def drive(control, path, bearer, timeline, *, leaves=False):
         if message["type"] == "http.response.body" and message.get("body"):
             timeline.append(message["body"])
 
-    asyncio.run(control.app(scope, receive, send))
+    asyncio.run(control.app(scope_of(path, bearer), receive, send))
 
 
 @pytest.mark.parametrize("role", ["operator", "monitor"])
@@ -65,6 +74,18 @@ def test_a_client_that_has_left_has_its_row(control):
     uri, timeline = control.add(), []
     drive(control, f"/v1/documents/{uri}/metadata", control.token(), timeline, leaves=True)
     assert [row["action"] for row in control.events()] == ["metadata"]
+
+
+def test_a_client_that_takes_nothing_is_left(control, monkeypatch):
+    uri = control.add()
+    monkeypatch.setattr(authorize, "SEND_SECONDS", 0.05)
+
+    async def never(message):
+        await asyncio.Event().wait()
+
+    with pytest.raises(ResponseBroken):
+        asyncio.run(control.app(scope_of(f"/v1/documents/{uri}/metadata", control.token()), no_more, never))
+    assert [row["outcome"] for row in control.events()] == ["complete"]
 
 
 def test_a_refusal_that_cannot_be_logged_is_not_told(control):

@@ -81,7 +81,7 @@ BODIES = [
 @pytest.mark.parametrize(
     ("request_parts", "status", "slug"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES]
 )
-def test_a_bad_body(control, request_parts, status, slug):
+def test_a_bad_body(control, caplog, request_parts, status, slug):
     with capture_logs() as logs:
         answer = control.ask("POST", LOOKUP, bearer=control.token("auditor"), **request_parts)
     assert_problem(answer, status, slug)
@@ -90,19 +90,19 @@ def test_a_bad_body(control, request_parts, status, slug):
         assert [(row["action"], row["outcome"], row["status"]) for row in rows] == [
             ("holder.lookup", "refused", status)
         ]
-    for text in (answer.text, json.dumps(rows), repr(logs)):
+    for text in (answer.text, json.dumps(rows), repr(logs), caplog.text):
         assert SECRET not in text and MOBILE not in text
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "from=yesterday", "from=2026-13-45T00:00:00Z",
                                    f"action={SECRET}", f"uri={SECRET}", f"x={SECRET}", "after=-1",
                                    "consent_id=1", "to=2026-11-25T09:30:00"])  # fmt: skip
-def test_a_bad_parameter(control, query):
+def test_a_bad_parameter(control, caplog, query):
     answer = control.ask("GET", f"/v1/access-log?{query}", bearer=control.token("auditor"))
     assert_problem(answer, 400, "bad-request")
     [row] = control.events()
     assert (row["action"], row["outcome"], row["status"]) == ("log.query", "refused", 400)
-    assert SECRET not in answer.text and SECRET not in json.dumps(row)
+    assert SECRET not in answer.text + json.dumps(row) + caplog.text
 
 
 def test_an_unexpected_fault_is_a_plain_500_that_tells_nothing(control):
@@ -309,22 +309,3 @@ def test_a_body_without_a_credential_is_not_waited_for(control, served):
     began = time.monotonic()
     assert exchange(served, head.encode()).startswith(b"HTTP/1.1 401")
     assert time.monotonic() - began < 3
-
-
-def test_clients_that_stall_keep_nobody_waiting(control, served):
-    """The bridge to Flask has ten threads; as many clients that take nothing must not hold them."""
-    stalled = []
-    for _ in range(12):
-        connection = socket.socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        connection.connect(served)
-        for _ in range(20):
-            connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
-        stalled.append(connection)
-    time.sleep(0.5)
-    began = time.monotonic()
-    answer = exchange(served, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert time.monotonic() - began < 2
-    for connection in stalled:
-        connection.close()
