@@ -1,0 +1,203 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from locker.cli import main
+from locker.config import load_settings
+from locker.wiring import build_locker
+from node.contract.revocation import verify_page
+from node.contract.signing import CLIENT_ASSERTION, KeySet, SigningKey, fingerprint
+from node.contract.times import DAY, now_us
+
+
+def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
+    result = CliRunner().invoke(main, list(arguments), input=given, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    run("init", str(tmp_path / "l"), "--public-url", "http://locker.test", "--port", "0")
+    return tmp_path / "l"
+
+
+def asked(folder: Path, *arguments: str):
+    return json.loads(run(*arguments, "--dir", str(folder), "--json"))
+
+
+def test_init_makes_a_locker_that_passes_its_own_check(folder: Path) -> None:
+    answer = asked(folder, "check")
+    assert answer["ok"] and {row["name"] for row in answer["checks"]} >= {"database", "keys", "clock", "schema"}
+    assert (folder / "locker.toml").stat().st_mode & 0o777 == 0o600
+    assert "is there already" in run("init", str(folder), code=1)
+
+
+def test_check_says_in_plain_words_what_is_wrong(folder: Path) -> None:
+    (folder / "keys" / "ticket.pem").chmod(0o644)
+    assert "ticket.pem: others can read it; run chmod 600 on it" in run("check", "--dir", str(folder), code=1)
+    (folder / "locker.toml").write_text("prot = 1\n")
+    assert "prot: not a setting" in run("check", "--dir", str(folder), code=1)
+
+
+def test_the_first_operator_token_works(tmp_path: Path) -> None:
+    made = json.loads(run("init", str(tmp_path / "l"), "--json"))
+    locker = build_locker(load_settings(tmp_path / "l"))
+    principal = locker.services.tokens.authenticate(f"Bearer {made['operator_token']}", now_us())
+    assert principal.role == "operator"
+    locker.close()
+
+
+def test_an_older_schema_is_not_worked_on(tmp_path: Path, folder: Path) -> None:
+    (folder / "locker.db").unlink()
+    for leftover in folder.glob("locker.db-*"):
+        leftover.unlink()
+    for command in (("issuer", "list"), ("serve",)):
+        assert "locker db upgrade" in run(*command, "--dir", str(folder), code=1)
+    assert asked(folder, "db", "upgrade")["revision"] == "0001"
+    assert asked(folder, "issuer", "list")["issuers"] == []
+
+
+def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
+    node = world.node(base_url="http://127.0.0.1:9")
+    (folder / "locker.toml").write_text(
+        (folder / "locker.toml").read_text().replace("allow_private = []", 'allow_private = ["127.0.0.0/8"]')
+    )
+    locker = build_locker(load_settings(folder))
+    locker.services.directory.register(node.registration(), now_us())
+    (waiting,) = asked(folder, "issuer", "list")["registrations"]
+    assert waiting["fingerprint"] == fingerprint(node.keys) and waiting["received_at"].endswith("Z")
+    issuer = node.issuers[0]
+    approve = ("issuer", "approve", issuer, "--node", node.node_id, "--fingerprint")
+    assert "fingerprint is not that" in run(*approve, "0000-0000", "--dir", str(folder), code=1)
+    assert asked(folder, *approve, waiting["fingerprint"])["state"] == "approved"
+    assert asked(folder, "issuer", "list")["issuers"][0]["state"] == "approved"
+    run("issuer", "suspend", issuer, "--dir", str(folder))
+    run("issuer", "suspend", "--node", node.node_id, "--dir", str(folder))
+    run("issuer", "suspend", code=2)
+    (row,) = asked(folder, "issuer", "list")["issuers"]
+    assert (row["state"], row["node_state"]) == ("suspended", "suspended")
+    locker.close()
+
+
+def test_an_expected_issuer_is_in_the_directory(folder: Path) -> None:
+    assert asked(folder, "issuer", "add", "in.gov.x", "--name", "X")["state"] == "expected"
+    assert "hyphen" in run("issuer", "add", "in.gov.x-y", "--name", "Y", "--dir", str(folder), code=1)
+
+
+def test_requesters_by_secret_and_by_keys(folder: Path, tmp_path: Path) -> None:
+    assert len(asked(folder, "requester", "add", "uni", "--name", "University")["client_secret"]) >= 40
+    keys = tmp_path / "jwks.json"
+    keys.write_text(json.dumps(KeySet([SigningKey.generate(CLIENT_ASSERTION).public]).jwks()))
+    assert asked(folder, "requester", "add", "bank", "--name", "Bank", "--jwks", str(keys))["client_secret"] is None
+    rows = asked(folder, "requester", "list")["requesters"]
+    assert [(row["client_id"], row["authentication"]) for row in rows] == [
+        ("bank", "private_key_jwt"),
+        ("uni", "client_secret"),
+    ]
+    assert "is taken" in run("requester", "add", "uni", "--name", "U", "--dir", str(folder), code=1)
+    keys.write_text('{"keys": []}')
+    assert "no Ed25519 key" in run(
+        "requester", "add", "x", "--name", "X", "--jwks", str(keys), "--dir", str(folder), code=1
+    )
+    run("requester", "suspend", "uni", "--dir", str(folder))
+    assert asked(folder, "requester", "list")["requesters"][1]["state"] == "suspended"
+
+
+def test_a_resident_is_added_and_no_identifier_is_shown(folder: Path) -> None:
+    arguments = (
+        "--holder",
+        "mobile:9876543210",
+        "--attribute",
+        "full_name=Asha@issuer-confirmed",
+        "--attribute",
+        "x=a@b",
+    )
+    text = run("resident", "add", "Asha", *arguments, "--dir", str(folder))
+    assert "9876543210" not in text and "shown this once" in text
+    wrong = run("resident", "add", "B", "--holder", "aadhaar:123412341234", "--dir", str(folder), code=1)
+    assert "123412341234" not in wrong and "check digit" in wrong
+    asked_for = run("resident", "add", "C", "--holder", "mobile:-", "--dir", str(folder), given="9876500000\n")
+    assert "9876500000" not in asked_for
+
+
+def test_consents_are_listed_shown_and_revoked(folder: Path, world) -> None:
+    locker = build_locker(load_settings(folder))
+    other = type(world)(locker.settings, locker.database, locker.keys, locker.services, world.clock, [], [])
+    resident, node = other.resident(), world.node()
+    other.services.directory._check_address = lambda url: None
+    other.approve(node)
+    uri = f"{node.issuers[0]}-INCOM-1"
+    other.push(node, other.row(uri, ("mobile", "9876543210")))
+    other.requester()
+    consent = other.consent(resident, uri)
+    assert [row["consent_id"] for row in asked(folder, "consent", "list")["consents"]] == [consent.consent_id]
+    assert uri in run("consent", "show", consent.consent_id, "--dir", str(folder))
+    assert asked(folder, "consent", "revoke", consent.consent_id)["state"] == "revoked"
+    events = asked(folder, "consent", "show", consent.consent_id)["events"]
+    assert [event["kind"] for event in events] == ["given", "revoked"]
+    page = verify_page(locker.services.revocations.latest(), locker.keys.public)
+    assert page.entries[0].consent_id == consent.consent_id
+    assert "no such consent" in run("consent", "show", "x", "--dir", str(folder), code=1)
+    locker.close()
+
+
+def test_tokens_are_made_and_ended(folder: Path) -> None:
+    made = asked(folder, "token", "create", "auditor-1", "--role", "auditor", "--days", "1")
+    locker = build_locker(load_settings(folder))
+    tokens = locker.services.tokens
+    assert tokens.authenticate(f"Bearer {made['token']}", now_us()).role == "auditor"
+    assert asked(folder, "token", "revoke", "auditor-1")["ended"] == 1
+    with pytest.raises(Exception, match="not accepted"):
+        tokens.authenticate(f"Bearer {made['token']}", now_us() + DAY)
+    locker.close()
+
+
+def test_serve_runs_web_and_jobs_and_stops_in_order(folder: Path) -> None:
+    settings = folder / "locker.toml"
+    settings.write_text(settings.read_text() + "revocation_freshness = 10\n")
+    command = [sys.executable, "-c", "from locker.cli import main; main()", "serve", "--dir", str(folder), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}) as process:
+        url = json.loads(process.stdout.readline())["urls"][0]
+        try:
+            first = wait_for(url, lambda answer: answer.status_code == 200)
+            assert first.json()["checks"]
+            before = page_number(url)
+            deadline = time.monotonic() + 15
+            while page_number(url) == before and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert page_number(url) > before, "the job process publishes the next page in good time"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in errors.decode().splitlines()]
+    assert {line["status"] for line in lines if line["event"] == "child ended"} == {0}, lines
+
+
+def wait_for(url: str, good) -> httpx.Response:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{url}/readyz")
+            if good(answer):
+                return answer
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("the locker did not become ready")
+
+
+def page_number(url: str) -> int:
+    import base64
+
+    payload = httpx.get(f"{url}/v1/revocations/latest").text.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["seq"]
