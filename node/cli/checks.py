@@ -1,0 +1,186 @@
+"""What ``check`` looks at. Each look stands alone: one that fails says so and the others go on."""
+
+import shutil
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from cryptography import x509
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.cli.faults import database_fault
+from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings
+from node.contract.problems import ProblemError
+from node.contract.times import DAY, SECOND, format_time, now_us
+from node.db import schema
+from node.db.lockers import LockerRecords, LockerRow
+from node.db.outbox import backlog
+from node.db.schema import SchemaOutdated
+from node.db.session import Database, NotDurable
+from node.keys import KeyFault, load_keys
+from node.storage.errors import SettingsError as StoreSettingsError
+from node.storage.errors import StorageError
+from node.storage.guard import GuardedDriver
+from node.storage.registry import DriverRegistry
+from node.web.outbound import OutboundClient
+
+CLOCK_TOLERANCE_SECONDS = 10
+CERTIFICATE_WARNING_US = 14 * DAY
+_DATE_TOLERANCE_SECONDS = 1
+"""A Date header has whole seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: ``ok`` is None for what is only to be known."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+def check_node(folder: Path) -> list[Finding]:
+    """Look at a node's settings, keys, database, stores, space, certificate and lockers."""
+    try:
+        settings = load_settings(folder)
+    except SettingsError as error:
+        return [Finding("settings", False, line) for line in str(error).splitlines()]
+    findings = [Finding("settings", True, f"{settings.folder / SETTINGS_FILE} can be used"), *_check_address(settings)]
+    findings += [_check_keys(settings), *_check_stores(settings), _check_space(settings), *_check_tls(settings)]
+    database = Database(settings.resolved_database_url)
+    try:
+        findings += [*_check_database(database, settings)]
+    finally:
+        database.close()
+    return findings
+
+
+def _check_address(settings: Settings) -> Iterator[Finding]:
+    if settings.environment == "demo":
+        yield Finding("environment", None, "this is a demo node; production refuses what it makes")
+    elif not settings.base_url.startswith("https://"):
+        yield Finding("base_url", None, f"{settings.base_url} is not https; others should reach a node by https only")
+
+
+def _check_keys(settings: Settings) -> Finding:
+    try:
+        load_keys(settings.folder)
+    except KeyFault as error:
+        return Finding("keys", False, str(error))
+    return Finding("keys", True, "all are there, and other users cannot read them")
+
+
+def _check_stores(settings: Settings) -> Iterator[Finding]:
+    registry = DriverRegistry.with_installed()
+    for name, broken in registry.broken().items():
+        yield Finding(f"driver {name}", None, broken)
+    for name, store in settings.stores.items():
+        try:
+            driver = GuardedDriver(registry.create(store.driver, store.options, settings.folder), name=name)
+        except (StoreSettingsError, StorageError) as error:
+            yield Finding(f"store {name}", False, str(error))
+            continue
+        for what, finding in driver.health().findings.items():
+            yield Finding(f"store {name}, {what}", finding.ok, _sentence(finding.sentence))
+        driver.close()
+
+
+def _check_space(settings: Settings) -> Finding:
+    free, reserve = shutil.disk_usage(settings.folder).free, settings.reserve_bytes
+    text = f"{_size(free)} free in the node's folder, the reserve for the access log is {_size(reserve)}"
+    return Finding("free space", free >= reserve, text)
+
+
+def _check_tls(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return
+    certificate, key = settings.path(settings.tls_certificate), settings.path(settings.tls_key)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        until = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "they do not fit together"
+        yield Finding("tls", False, f"{certificate} and {key} cannot be used: {why}")
+        return
+    left = int(until.timestamp()) * SECOND - now_us()
+    text = f"the certificate is good until {until.date().isoformat()}"
+    yield Finding("tls", False if left <= 0 else None if left < CERTIFICATE_WARNING_US else True, text)
+
+
+def _check_database(database: Database, settings: Settings) -> Iterator[Finding]:
+    try:
+        database.require_durable()
+        kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+        yield Finding("database", True, f"{kind} answers, and what it has committed survives a crash")
+        schema.require_current(database)
+        yield Finding("schema", True, "the database is as this release needs it")
+        yield from _check_lockers(database, settings)
+    except NotDurable as error:
+        yield Finding("database", False, str(error))
+    except SchemaOutdated as error:
+        yield Finding("schema", False, str(error))
+    except SQLAlchemyError as error:
+        yield Finding("database", False, database_fault(error))
+
+
+def _check_lockers(database: Database, settings: Settings) -> Iterator[Finding]:
+    lockers = LockerRecords(database).all()
+    if not lockers:
+        yield Finding("lockers", None, "this node is not registered with a locker yet: locker-node register URL")
+    client = OutboundClient(allow_private=settings.allow_private)
+    try:
+        for locker in lockers:
+            yield _check_state(locker)
+            yield _check_clock(client, locker)
+            with database.reading() as connection:
+                waiting = backlog(connection, locker.iss)
+            text = f"{waiting.waiting} announcements wait, {waiting.refused} were refused"
+            yield Finding(f"{locker.iss}, push", None if waiting.refused else True, text)
+    finally:
+        client.close()
+
+
+def _check_state(locker: LockerRow) -> Finding:
+    name = f"{locker.iss}, revocation list"
+    if locker.state != "active":
+        return Finding(f"{locker.iss}", None, f"the registration is {locker.state}")
+    if not locker.list_issued_us:
+        return Finding(name, None, "none has been fetched yet; serve does that")
+    if locker.list_next_update_us < now_us():
+        return Finding(
+            name, False, f"it is stale; the last is of {format_time(locker.list_issued_us)}. Is serve running?"
+        )
+    return Finding(name, True, f"it is fresh, of {format_time(locker.list_issued_us)}")
+
+
+def _check_clock(client: OutboundClient, locker: LockerRow) -> Finding:
+    name = f"{locker.iss}, clock"
+    try:
+        before = datetime.now(UTC)
+        response = client.request("GET", f"{locker.base_url}/healthz")
+        after = datetime.now(UTC)
+        theirs = parsedate_to_datetime(response.headers.get("date", ""))
+    except ProblemError as error:
+        return Finding(name, None, f"the locker cannot be asked: {_sentence(error.detail or error.title)}")
+    except ValueError:
+        return Finding(name, None, "the locker does not tell its time")
+    ahead = (before - theirs).total_seconds() - _DATE_TOLERANCE_SECONDS
+    behind = (theirs - after).total_seconds()
+    difference = max(ahead, behind, 0)
+    text = "agrees with the locker's" if difference <= 1 else f"differs from the locker's by {difference:.0f} seconds"
+    return Finding(name, difference <= CLOCK_TOLERANCE_SECONDS, f"this machine's {text}")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

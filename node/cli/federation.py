@@ -1,0 +1,89 @@
+"""``register`` and ``push``: the node and its lockers."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from node.cli.options import node_options, opened, print_fields, print_json
+from node.contract.problems import NodeFault, NodeUnavailable, ProblemError
+from node.services.locker_client import LockerFault
+from node.services.push import PushReport
+from node.wiring import Node
+
+
+@click.command()
+@click.argument("locker_url")
+@node_options
+def register(locker_url: str, folder: Path, as_json: bool) -> None:
+    """Introduce this node to a locker; doing it again brings what the locker knows up to date.
+
+    The locker's officer compares the fingerprint shown here with the one that the locker received, and approves.
+    """
+    with opened(folder) as node:
+        try:
+            registered = node.registration.register(locker_url)
+        except ProblemError as error:
+            # The client's words are about some node or other; here it is the locker.
+            raise LockerFault(f"{locker_url}: {_fault(error)}") from error
+    if as_json:
+        print_json(asdict(registered))
+        return
+    print_fields({
+        "Locker": registered.name, "Address": registered.iss, "Fingerprint": registered.fingerprint,
+        "State": registered.state,
+    })  # fmt: skip
+    if registered.state != "approved":
+        click.echo(
+            "\nTell the locker's officer the fingerprint over the telephone; the officer compares it and approves."
+        )
+
+
+@click.command()
+@click.option("--locker", "only", help="Only to this locker, by its address.")
+@node_options
+def push(only: str | None, folder: Path, as_json: bool) -> int:
+    """Send what waits to the lockers now; serve does this by itself every few seconds."""
+    with opened(folder) as node:
+        lockers = [row for row in node.lockers.all() if only in (None, row.iss, row.base_url)]
+        if not lockers:
+            raise LockerFault("this node is not registered with that locker" if only else "this node has no locker yet")
+        told = {row.iss: _push(node, row.iss, row.state) for row in lockers}
+    if as_json:
+        print_json({iss: {"state": state, **asdict(report)} for iss, (state, report) in told.items()})
+    else:
+        for iss, (state, report) in told.items():
+            click.echo(f"{iss}: {_sentence(state, report)}")
+    return 1 if any(report.failure or report.refused for _, report in told.values()) else 0
+
+
+def _push(node: Node, iss: str, state: str) -> tuple[str, PushReport]:
+    """Ask for the approval if it has not come yet, then send."""
+    if state == "pending":
+        try:
+            node.registration.check(iss)
+        except (LockerFault, ProblemError) as error:
+            return state, PushReport(failure=_fault(error))
+        locker = node.lockers.find(iss)
+        state = locker.state if locker else state
+    return state, node.push.push_all(iss)
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, NodeUnavailable):
+        return "the locker cannot be reached"
+    if isinstance(error, NodeFault) and not error.detail:
+        return (
+            f"the locker's address or answer cannot be used ({error.reason}). In a private network it must be listed under "
+            "allow_private"
+        )
+    return str(error)
+
+
+def _sentence(state: str, report: PushReport) -> str:
+    if report.failure:
+        return f"the locker cannot take it now: {report.failure}; what waits is sent later"
+    if state != "active":
+        return f"the registration is {state}, so nothing is sent yet"
+    refused = f", {report.refused} refused" if report.refused else ""
+    return f"{report.acknowledged} announced{refused}"
