@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def asked(folder: Path, *arguments: str):
-    return json.loads(run(*arguments, "--dir", str(folder), "--json"))
+    return json.loads(run(*arguments, "--folder", str(folder), "--json"))
 
 
 def test_init_makes_a_locker_that_passes_its_own_check(folder: Path) -> None:
@@ -43,9 +43,9 @@ def test_init_makes_a_locker_that_passes_its_own_check(folder: Path) -> None:
 
 def test_check_says_in_plain_words_what_is_wrong(folder: Path) -> None:
     (folder / "keys" / "ticket.pem").chmod(0o644)
-    assert "ticket.pem: others can read it; run chmod 600 on it" in run("check", "--dir", str(folder), code=1)
+    assert "ticket.pem: others can read it; run chmod 600 on it" in run("check", "--folder", str(folder), code=1)
     (folder / "locker.toml").write_text("prot = 1\n")
-    assert "prot: not a setting" in run("check", "--dir", str(folder), code=1)
+    assert "prot: not a setting" in run("check", "--folder", str(folder), code=1)
 
 
 def test_the_first_operator_token_works(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_an_older_schema_is_not_worked_on(tmp_path: Path, folder: Path) -> None:
     for leftover in folder.glob("locker.db-*"):
         leftover.unlink()
     for command in (("issuer", "list"), ("serve",)):
-        assert "locker db upgrade" in run(*command, "--dir", str(folder), code=1)
+        assert "locker db upgrade" in run(*command, "--folder", str(folder), code=1)
     assert asked(folder, "db", "upgrade")["revision"] == "0001"
     assert asked(folder, "issuer", "list")["issuers"] == []
 
@@ -77,11 +77,11 @@ def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
     assert waiting["fingerprint"] == fingerprint(node.keys) and waiting["received_at"].endswith("Z")
     issuer = node.issuers[0]
     approve = ("issuer", "approve", issuer, "--node", node.node_id, "--fingerprint")
-    assert "fingerprint is not that" in run(*approve, "0000-0000", "--dir", str(folder), code=1)
+    assert "fingerprint is not that" in run(*approve, "0000-0000", "--folder", str(folder), code=1)
     assert asked(folder, *approve, waiting["fingerprint"])["state"] == "approved"
     assert asked(folder, "issuer", "list")["issuers"][0]["state"] == "approved"
-    run("issuer", "suspend", issuer, "--dir", str(folder))
-    run("issuer", "suspend", "--node", node.node_id, "--dir", str(folder))
+    run("issuer", "suspend", issuer, "--folder", str(folder))
+    run("issuer", "suspend", "--node", node.node_id, "--folder", str(folder))
     run("issuer", "suspend", code=2)
     (row,) = asked(folder, "issuer", "list")["issuers"]
     assert (row["state"], row["node_state"]) == ("suspended", "suspended")
@@ -90,7 +90,7 @@ def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
 
 def test_an_expected_issuer_is_in_the_directory(folder: Path) -> None:
     assert asked(folder, "issuer", "add", "in.gov.x", "--name", "X")["state"] == "expected"
-    assert "hyphen" in run("issuer", "add", "in.gov.x-y", "--name", "Y", "--dir", str(folder), code=1)
+    assert "hyphen" in run("issuer", "add", "in.gov.x-y", "--name", "Y", "--folder", str(folder), code=1)
 
 
 def test_requesters_by_secret_and_by_keys(folder: Path, tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_requesters_by_secret_and_by_keys(folder: Path, tmp_path: Path) -> None:
         ("bank", "private_key_jwt"),
         ("uni", "client_secret"),
     ]
-    assert "is taken" in run("requester", "add", "uni", "--name", "U", "--dir", str(folder), code=1)
+    assert "is taken" in run("requester", "add", "uni", "--name", "U", "--folder", str(folder), code=1)
     keys.write_text('{"keys": []}')
     assert "no Ed25519 key" in run(
-        "requester", "add", "x", "--name", "X", "--jwks", str(keys), "--dir", str(folder), code=1
+        "requester", "add", "x", "--name", "X", "--jwks", str(keys), "--folder", str(folder), code=1
     )
-    run("requester", "suspend", "uni", "--dir", str(folder))
+    run("requester", "suspend", "uni", "--folder", str(folder))
     assert asked(folder, "requester", "list")["requesters"][1]["state"] == "suspended"
 
 
@@ -121,11 +121,11 @@ def test_a_resident_is_added_and_no_identifier_is_shown(folder: Path) -> None:
         "--attribute",
         "x=a@b",
     )
-    text = run("resident", "add", "Asha", *arguments, "--dir", str(folder))
+    text = run("resident", "add", "Asha", *arguments, "--folder", str(folder))
     assert "9876543210" not in text and "shown this once" in text
-    wrong = run("resident", "add", "B", "--holder", "aadhaar:123412341234", "--dir", str(folder), code=1)
+    wrong = run("resident", "add", "B", "--holder", "aadhaar:123412341234", "--folder", str(folder), code=1)
     assert "123412341234" not in wrong and "check digit" in wrong
-    asked_for = run("resident", "add", "C", "--holder", "mobile:-", "--dir", str(folder), given="9876500000\n")
+    asked_for = run("resident", "add", "C", "--holder", "mobile:-", "--folder", str(folder), given="9876500000\n")
     assert "9876500000" not in asked_for
 
 
@@ -140,13 +140,13 @@ def test_consents_are_listed_shown_and_revoked(folder: Path, world) -> None:
     other.requester()
     consent = other.consent(resident, uri)
     assert [row["consent_id"] for row in asked(folder, "consent", "list")["consents"]] == [consent.consent_id]
-    assert uri in run("consent", "show", consent.consent_id, "--dir", str(folder))
+    assert uri in run("consent", "show", consent.consent_id, "--folder", str(folder))
     assert asked(folder, "consent", "revoke", consent.consent_id)["state"] == "revoked"
     events = asked(folder, "consent", "show", consent.consent_id)["events"]
     assert [event["kind"] for event in events] == ["given", "revoked"]
     page = verify_page(locker.services.revocations.latest(), locker.keys.public)
     assert page.entries[0].consent_id == consent.consent_id
-    assert "no such consent" in run("consent", "show", "x", "--dir", str(folder), code=1)
+    assert "no such consent" in run("consent", "show", "x", "--folder", str(folder), code=1)
     locker.close()
 
 
@@ -164,7 +164,7 @@ def test_tokens_are_made_and_ended(folder: Path) -> None:
 def test_serve_runs_web_and_jobs_and_stops_in_order(folder: Path) -> None:
     settings = folder / "locker.toml"
     settings.write_text(settings.read_text() + "revocation_freshness = 10\n")
-    command = [sys.executable, "-c", "from locker.cli import main; main()", "serve", "--dir", str(folder), "--json"]
+    command = [sys.executable, "-c", "from locker.cli import main; main()", "serve", "--folder", str(folder), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}) as process:
         url = json.loads(process.stdout.readline())["urls"][0]
         try:
