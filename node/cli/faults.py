@@ -34,6 +34,8 @@ def status_of(error: Exception) -> tuple[int, str]:
         return REFUSED, "others are changing the same thing at this moment; try again"
     if isinstance(error, SQLAlchemyError):
         return SETTINGS, database_fault(error)
+    if isinstance(error, ModuleNotFoundError):
+        return SETTINGS, f"the settings need the Python package {error.name}, which is not installed"
     if isinstance(error, OSError) and error.strerror:
         return REFUSED, f"{error.filename or 'this machine'}: {error.strerror}"
     # Its text may hold anything, a holder's value among it, so it is not shown.
