@@ -7,7 +7,8 @@ two places that decide who may call would sooner or later decide differently.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ from node.contract.problems import (
     DocumentNotFound,
     Forbidden,
     InvalidCredential,
+    LogUnavailable,
     NotFound,
     ProblemError,
     ServiceUnavailable,
@@ -88,21 +90,30 @@ class CallLog:
     def answered(self, call: Call, status: int) -> None:
         """Write the row of an audited call that was answered, unless it is there; raises LogUnavailable."""
         if not call.recorded:
-            self._recorder.record(call.answered(status))
+            self._record(call.answered(status))
 
     def refused(self, call: Call, error: ProblemError) -> ProblemError:
         """Write the row of a call that was refused or failed and return what to answer, LogUnavailable when it cannot be written."""
         if not call.is_audited or call.recorded:
             return error
+        if access.credential_refused(error):
+            verdict = self._floods.admit(call.caller.source, self._clock())
+            if verdict.flooded:
+                return verdict.problem()
         try:
-            if access.credential_refused(error):
-                verdict = self._floods.admit(call.caller.source, self._clock())
-                if verdict.flooded:
-                    return verdict.problem()
-            self._recorder.record(call.refused(error))
-        except ProblemError as unwritten:
+            self._record(call.refused(error))
+        except LogUnavailable as unwritten:
             return unwritten
         return error
+
+    def _record(self, event: Mapping[str, Any]) -> None:
+        try:
+            self._recorder.record(event)
+        except LogUnavailable:
+            raise
+        except Exception as error:
+            log.error("log_fault", error=type(error).__name__, request_id=event.get("request_id"))
+            raise LogUnavailable() from error
 
 
 class Authorization:

@@ -24,6 +24,7 @@ from node.http.ports import CredentialRecords, KnownLocker
 from node.http.principals import ControlPrincipal, LockerRequest, LogGrant
 from node.services import access
 from node.services.access import LockerScope, NodeRules
+from node.services.events import shown
 from node.services.verifying import bearer_credential
 
 REFRESH_INTERVAL_US = MINUTE
@@ -98,7 +99,9 @@ class Credentials:
 
     def _claimed_locker(self, credential: str) -> KnownLocker:
         iss = read_claims_unverified(credential).get("iss")
-        locker = self._records.locker(iss) if isinstance(iss, str) and len(iss) <= 255 else None
+        # What is not printable is no name, and some of it no database takes as text.
+        plausible = isinstance(iss, str) and len(iss) <= 255 and iss.isprintable()
+        locker = self._records.locker(str(iss)) if plausible else None
         if locker is None:
             raise TicketRefused(reason="unknown-locker")
         return locker
@@ -129,10 +132,10 @@ class Credentials:
         scope, claims = self._request(credential, LOG_GRANT, locker)
         named = {"holder": "holder_ref", "client": "client_id"}.get(str(claims.get("scope")))
         value = claims.get(named) if named else None
-        if not isinstance(value, str) or not 0 < len(value) <= 128:
+        if not isinstance(value, str) or not 0 < len(value) <= 128 or not value.isprintable():
             raise TicketRefused(reason="malformed-claims")
         grant = LogGrant(
-            scope, claims["jti"][:128],
+            scope, shown(claims["jti"]),
             holder_ref=value if named == "holder_ref" else None, client_id=value if named == "client_id" else None,
         )  # fmt: skip
         return ControlPrincipal(log_grant=grant)

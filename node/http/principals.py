@@ -6,7 +6,7 @@ from typing import Any
 
 from node.services import access
 from node.services.access import LockerScope, TokenGrant
-from node.services.events import principal_fields
+from node.services.events import principal_fields, shown
 
 LOCKER = "locker"
 LOG_GRANT = "log-grant"
@@ -57,7 +57,7 @@ class ControlPrincipal:
         """Return the fields of an access event that say who asked."""
         if self.locker is not None:
             kind = {"kind": LOCKER, "iss": self.locker.scope.iss}
-            return {"principal": kind, "ticket": self.locker.claims.get("jti")}
+            return {"principal": kind, "ticket": shown(str(self.locker.claims.get("jti")))}
         if self.log_grant is not None:
             grant = self.log_grant
             kind = {"kind": LOG_GRANT, "iss": grant.scope.iss}

@@ -102,6 +102,19 @@ def test_a_refusal_that_cannot_be_logged_is_not_told(control):
     assert control.ask("GET", "/healthz").status_code == 200
 
 
+def test_a_recorder_that_breaks_is_a_log_that_cannot_be_written(control):
+    class Broken:
+        def record(self, event):
+            raise KeyError("secret")
+
+    uri = control.add()
+    control.build(recorder=Broken())
+    for bearer in (None, control.token()):
+        answer = control.ask("GET", f"/v1/documents/{uri}/metadata", bearer=bearer)
+        assert answer.status_code == 503
+        assert answer.json()["type"].endswith("/log-unavailable")
+
+
 def test_answers_are_not_kept_on_the_way(control):
     uri = control.add()
     answer = control.ask("GET", f"/v1/documents/{uri}/metadata", bearer=control.token())

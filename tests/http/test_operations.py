@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from node.contract.signing import encode_base64url
 from node.contract.times import DAY, now_us
 from node.http.ports import ReadinessCheck
 from tests.http.plane import ISS, ISSUER, MOBILE, NODE_ID, OTHER_ISSUER, pull_body
@@ -30,8 +31,9 @@ def test_pages_of_documents_join_without_gap_or_repetition(control):
     assert seen == uris
 
 
-def test_a_cursor_from_elsewhere_is_refused(control):
-    answer = control.ask("GET", "/v1/documents?cursor=~~~", bearer=control.token())
+@pytest.mark.parametrize("cursor", ["~~~", "AA", "4KSV", "a", encode_base64url(b"x" * 300)])
+def test_a_cursor_from_elsewhere_is_refused(control, cursor):
+    answer = control.ask("GET", f"/v1/documents?cursor={cursor}", bearer=control.token())
     assert answer.status_code == 400
     assert control.events()[-1]["reason"] == "bad-cursor"
 

@@ -10,6 +10,7 @@ import uvicorn
 from structlog.testing import capture_logs
 
 from node.contract.problems import problem_types
+from node.contract.signing import encode_base64url
 from node.contract.times import MINUTE, SECOND, now_us
 from tests.http.plane import ISSUER, MOBILE, Locker, pull_body, register
 
@@ -220,6 +221,21 @@ def test_a_locker_beyond_its_limits(control):
     body = pull_body()
     answer = control.ask("POST", "/v1/pulls", bearer=control.locker.pull(body), json=body)
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "iss", ["\0", "\ud800", "x" * 300, "https://locker.example\n", None, 7, ["https://locker.example"]]
+)
+def test_a_token_of_a_locker_whose_name_is_none(control, iss):
+    parts = ({"alg": "EdDSA", "typ": "locker-ticket+jwt", "kid": "k"}, {"iss": iss})
+    token = ".".join([encode_base64url(json.dumps(part).encode()) for part in parts] + ["c2ln"])
+    assert_problem(control.ask("GET", "/v1/access-log", bearer=token), 401, "invalid-credential")
+    assert control.events()[-1]["reason"] == "unknown-locker"
+
+
+def test_a_grant_for_a_name_that_is_none(control):
+    grant = control.locker.log_grant(scope="client", client_id="a\0b")
+    assert_problem(control.ask("GET", "/v1/access-log", bearer=grant), 401, "invalid-credential")
 
 
 def test_an_unknown_key_is_asked_for_once_a_minute(control):

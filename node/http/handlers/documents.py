@@ -1,5 +1,6 @@
 """Documents: listing, metadata, status, and the document types."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from node.services import access
 from node.services.access import TokenScope
 from node.services.ports import CatalogueDocument, DocTypeRecord, Placement
 from node.services.storing import MEDIA_TYPES
+
+_URI_KEY = re.compile(r"[a-z0-9._~-]{1,290}")
 
 
 class DocumentHandlers:
@@ -37,7 +40,8 @@ class DocumentHandlers:
         )  # fmt: skip
         now_us = self._clock()
         shown = [row for row in rows if _is_listed(row, scope, status, now_us)]
-        call.fields["rows"] = len(shown)
+        asked = {"issuer": issuer, "doc_type": doc_type, "status": status}
+        call.fields.update(rows=len(shown), filter={name: value for name, value in asked.items() if value} or None)
         page: dict[str, Any] = {
             "documents": [_metadata(row, row.of_version(row.current_version), now_us) for row in shown]
         }
@@ -153,6 +157,9 @@ def _read_cursor(cursor: str | None) -> str:
     if cursor is None:
         return ""
     try:
-        return decode_base64url(cursor).decode("ascii")
+        after = decode_base64url(cursor).decode("ascii")
     except ValueError:
-        raise BadRequest("The cursor is not one that this node gave", reason="bad-cursor") from None
+        after = "?"
+    if not _URI_KEY.fullmatch(after):
+        raise BadRequest("The cursor is not one that this node gave", reason="bad-cursor")
+    return after
