@@ -121,10 +121,10 @@ def ingest(story: Story) -> None:
         first = story.node_command(name, "ingest", str(manifest))
         again = story.node_command(name, "ingest", str(manifest))
         story.check(
-            first["added"] == len(papers) and not first["refused"],
+            first["created"] == len(papers) and not first["refused"],
             f"{name}: {len(papers)} certificates are in the node's own storage",
         )
-        story.check(again["added"] == 0 and again["unchanged"] == len(papers), f"{name}: a second run adds nothing")
+        story.check(again["created"] == 0 and again["unchanged"] == len(papers), f"{name}: a second run adds nothing")
 
 
 def federate(story: Story) -> None:
