@@ -41,10 +41,16 @@ class JobNode(Protocol):
         """The clock, microseconds UTC."""
 
 
-def run_jobs(node: JobNode, stop: threading.Event | None = None, sweep: Callable[[], object] = lambda: None) -> None:
+def run_jobs(
+    node: JobNode,
+    stop: threading.Event | None = None,
+    sweep: Callable[[], object] = lambda: None,
+    owner: str | None = None,
+) -> None:
     """Do the node's scheduled work until ``stop`` is set, or SIGTERM or SIGINT comes when there is no such event.
 
-    ``sweep`` removes what failed puts have left in the stores.
+    ``sweep`` removes what failed puts have left in the stores. ``owner`` is the name under which leases are held: one that no
+    other running process has, a new one by default.
     """
     stop = stop or _stop_on_signals()
     http = OutboundClient(allow_private=node.settings.allow_private)
@@ -55,7 +61,7 @@ def run_jobs(node: JobNode, stop: threading.Event | None = None, sweep: Callable
             log.error("a plugin cannot be used", plugin=report.name, trouble=report.trouble)
     sinks = AuditSinks(plugins.audit_sinks) if plugins.audit_sinks else None
     context = JobContext(node.settings, node.keys, client, node.clock, sweep, sinks.emit if sinks else None)
-    scheduler = JobScheduler(context, node.database, uuid7(), tasks(node.settings))
+    scheduler = JobScheduler(context, node.database, owner or uuid7(), tasks(node.settings))
     scheduler.start()
     stop.wait()
     scheduler.stop(http.close)

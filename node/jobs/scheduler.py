@@ -21,6 +21,9 @@ from node.jobs.tasks import JobContext, Task
 
 log = structlog.get_logger()
 
+PAUSE_SECONDS = 0.01
+"""Between pieces, so that on SQLite the log's writer comes in between."""
+
 
 class LeasedTask:
     """One task of this process; called by the scheduler, never twice at once."""
@@ -41,6 +44,7 @@ class LeasedTask:
             more = True
             while more and not self._stop.is_set() and (lease := self._held()):
                 more = self._task.run(self._context, FencedDatabase(self._database, lease))
+                self._stop.wait(PAUSE_SECONDS if more else 0)
         except LeaseLost:
             self._lease = None
             log.info("another process has taken over a job", job=self._task.name)
