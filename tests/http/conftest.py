@@ -1,10 +1,13 @@
 """A control plane on a database of its own for each test."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from connexion.spec import OpenAPISpecification
 
 from node.contract.times import now_us
 from node.db import catalogue
@@ -12,6 +15,23 @@ from node.db.schema import upgrade
 from node.db.session import Database
 from node.services.ports import DocTypeRecord
 from tests.http.plane import ISSUER, OTHER_ISSUER, ControlPlane, register
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_validation() -> Iterator[None]:
+    """Have Connexion validate the same contract once and not at each build, which is most of what a test here would take."""
+    good: set[str] = set()
+    validate = OpenAPISpecification._validate_spec
+
+    def validate_once(contract: Any) -> None:
+        text = json.dumps(contract, sort_keys=True)
+        if text not in good:
+            validate(contract)
+            good.add(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenAPISpecification, "_validate_spec", staticmethod(validate_once))
+        yield
 
 
 @pytest.fixture(scope="session")
