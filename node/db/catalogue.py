@@ -30,6 +30,10 @@ _FIND = (
     .where(Document.uri_key.in_(bindparam("uri_keys", expanding=True)))
 )
 
+# Built once: an ingest runs these for every document, and putting a statement together costs more than running it.
+_INSERT_DOCUMENT = insert(Document)
+_INSERT_REPRESENTATION = insert(Representation)
+
 
 @dataclass(frozen=True, slots=True)
 class NewDocument:
@@ -92,28 +96,27 @@ def list_documents(
 def add_document(connection: Connection, new: NewDocument, now_us: int) -> str:
     """Insert a document without versions and return its identifier; the caller has made sure that the URI is free."""
     document_id = uuid7()
-    connection.execute(
-        insert(Document).values(
-            document_id=document_id, uri_key=new.uri.key, issuer=new.uri.issuer, doc_type=new.uri.doc_type,
-            doc_id=new.uri.doc_id, issuer_key=new.uri.issuer.lower(), doc_type_key=new.uri.doc_type.lower(),
-            title=new.title, status="active", issued_on=new.issued_on, expires_on=new.expires_on, office=new.office,
-            holder_scheme=new.holder_scheme, holder_hash=new.holder_hash, holder_last4=new.holder_last4,
-            parameters=json.dumps(dict(new.parameters or {}), ensure_ascii=False, sort_keys=True),
-            current_version=1, revision=1, created_us=now_us, changed_us=now_us,
-        )
-    )  # fmt: skip
+    row = {
+        "document_id": document_id, "uri_key": new.uri.key, "issuer": new.uri.issuer, "doc_type": new.uri.doc_type,
+        "doc_id": new.uri.doc_id, "issuer_key": new.uri.issuer.lower(), "doc_type_key": new.uri.doc_type.lower(),
+        "title": new.title, "status": "active", "issued_on": new.issued_on, "expires_on": new.expires_on,
+        "office": new.office, "holder_scheme": new.holder_scheme, "holder_hash": new.holder_hash,
+        "holder_last4": new.holder_last4,
+        "parameters": json.dumps(dict(new.parameters or {}), ensure_ascii=False, sort_keys=True),
+        "current_version": 1, "revision": 1, "created_us": now_us, "changed_us": now_us,
+    }  # fmt: skip
+    connection.execute(_INSERT_DOCUMENT, row)
     return document_id
 
 
 def add_representation(connection: Connection, document_id: str, placement: Placement, now_us: int) -> None:
     """Insert one representation of one version."""
-    connection.execute(
-        insert(Representation).values(
-            representation_id=uuid7(), document_id=document_id, version=placement.version,
-            media_type=placement.media_type, language=placement.language, size=placement.size, sha256=placement.sha256,
-            store=placement.store, object_key=placement.object_key, created_us=now_us,
-        )
-    )  # fmt: skip
+    row = {
+        "representation_id": uuid7(), "document_id": document_id, "version": placement.version,
+        "media_type": placement.media_type, "language": placement.language, "size": placement.size,
+        "sha256": placement.sha256, "store": placement.store, "object_key": placement.object_key, "created_us": now_us,
+    }  # fmt: skip
+    connection.execute(_INSERT_REPRESENTATION, row)
 
 
 def change_document(connection: Connection, document_id: str, now_us: int, **columns: Any) -> None:

@@ -35,6 +35,11 @@ PAUSE_SECONDS = 0.01
 FIRST_DELAY = 1 * SECOND
 LONGEST_DELAY = 5 * MINUTE
 
+# Built once: an ingest runs these for every document, and putting a statement together costs more than running it.
+_REVISION = select(Document.revision).where(Document.document_id == bindparam("of_document"))
+_ACTIVE_LOCKERS = select(Locker.iss).where(Locker.state == ACTIVE).order_by(Locker.iss)
+_INSERT_ROW = insert(OutboxRow)
+
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
@@ -76,11 +81,11 @@ def announce(connection: Connection, document_id: str, kind: str, now_us: int) -
     """
     if kind not in KINDS:
         raise ValueError(f"a kind of announcement is one of {', '.join(KINDS)}")
-    revision = connection.execute(select(Document.revision).where(Document.document_id == document_id)).scalar_one()
-    isses = connection.execute(select(Locker.iss).where(Locker.state == ACTIVE).order_by(Locker.iss)).scalars().all()
+    isses = connection.execute(_ACTIVE_LOCKERS).scalars().all()
     if isses:
+        revision = connection.execute(_REVISION, {"of_document": document_id}).scalar_one()
         rows = [_row(iss, document_id, revision, kind, now_us) for iss in isses]
-        connection.execute(insert(OutboxRow), rows)
+        connection.execute(_INSERT_ROW, rows)
 
 
 def announce_page(connection: Connection, iss: str, waiting_key: OpeningKey, now_us: int, limit: int = BATCH) -> bool:
