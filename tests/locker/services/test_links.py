@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select, text
 
 from locker.db.models import Alert, Link
+from locker.services import links
 from node.contract.identifiers import uuid7
 from node.contract.problems import BadRequest, Conflict
 
@@ -62,6 +63,32 @@ def test_a_push_and_a_joining_resident_at_once_never_miss_each_other(either_worl
             thread.join()
     with world.database.read() as session:
         assert None not in session.scalars(select(Link.resident_id)).all()
+
+
+def test_a_resident_who_joins_during_a_push_waits_for_it(either_world, monkeypatch) -> None:
+    """Else neither would see the other: the row is not committed yet, and the resident was not there when it was matched."""
+    world, pushed, may_commit = either_world, threading.Event(), threading.Event()
+    node = world.department()
+    finish = links._Batch._alert
+
+    def slow_finish(batch) -> None:
+        finish(batch)
+        pushed.set()
+        may_commit.wait(5)
+
+    monkeypatch.setattr(links._Batch, "_alert", slow_finish)
+    pushing = threading.Thread(target=world.push, args=(node, world.row(INCOME, MOBILE)))
+    joining = threading.Thread(target=world.resident)
+    pushing.start()
+    assert pushed.wait(5)
+    joining.start()
+    joining.join(0.3)
+    assert joining.is_alive()
+    may_commit.set()
+    pushing.join()
+    joining.join()
+    with world.database.read() as session:
+        assert session.scalars(select(Link.resident_id)).one() is not None
 
 
 def test_what_people_say_of_themselves_links_nothing(world) -> None:

@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from locker.services import records
 from locker.services.principal import Principal
 from locker.services.pulls import NodeAnswer
 from locker.services.records import Window
@@ -62,18 +63,18 @@ def test_a_follower_of_ticket_records_loses_none_though_writers_commit_in_any_or
 
 
 def test_a_page_holds_only_what_was_asked_for(given) -> None:
-    records = given.services.records
+    kept = given.services.records
     first, second = given.consent(given.asha, INCOME), given.consent(given.asha, INCOME, CASTE)
     given.tickets(given.university, first.consent_id, INCOME)
     given.tickets(given.university, second.consent_id, INCOME, CASTE)
-    rows, _ = records.tickets(Window(), consent_id=second.consent_id)
+    rows, _ = kept.tickets(Window(), consent_id=second.consent_id)
     assert [row.uri for row in rows] == [INCOME, CASTE]
-    assert len(records.tickets(Window(), uri=CASTE.upper())[0]) == 1
-    assert len(records.tickets(Window(), client_id="bank")[0]) == 0
-    assert len(records.tickets(Window(from_us=given.clock() + HOUR))[0]) == 0
-    assert len(records.tickets(Window(to_us=given.clock() + HOUR))[0]) == 3
-    page, after = records.tickets(Window(limit=2))
-    assert after == page[-1].position and len(records.tickets(Window(after=after))[0]) == 1
+    assert len(kept.tickets(Window(), uri=CASTE.upper())[0]) == 1
+    assert len(kept.tickets(Window(), client_id="bank")[0]) == 0
+    assert len(kept.tickets(Window(from_us=given.clock() + HOUR))[0]) == 0
+    assert len(kept.tickets(Window(to_us=given.clock() + HOUR))[0]) == 3
+    page, after = kept.tickets(Window(limit=2))
+    assert after == page[-1].position and len(kept.tickets(Window(after=after))[0]) == 1
 
 
 def test_a_resident_sees_what_happened_in_one_order_by_pages(given) -> None:
@@ -94,6 +95,25 @@ def test_a_resident_sees_what_happened_in_one_order_by_pages(given) -> None:
     assert [row["position"] for row in seen] == sorted({row["position"] for row in seen})
     assert seen[3]["requester_name"] == "University" and seen[3]["uri"] == INCOME
     assert given.services.records.activity(given.resident("9876500000"), Window()) == ([], None)
+
+
+def test_rows_that_come_in_while_a_page_is_read_are_on_the_next_one(given, monkeypatch) -> None:
+    consent = given.consent(given.asha, INCOME)
+    read, came = records._consent_events_of, []
+
+    def slow_read(*arguments):
+        if not came:
+            came.append(given.tickets(given.university, consent.consent_id, INCOME))
+            given.push(given.ap, given.row(f"{ISSUER}-INCOM-9", MOBILE))
+        return read(*arguments)
+
+    monkeypatch.setattr(records, "_consent_events_of", slow_read)
+    seen, after = [], 0
+    for _ in range(2):
+        rows, _ = given.services.records.activity(given.asha, Window(after=after))
+        seen += [row["kind"] for row in rows]
+        after = rows[-1]["position"]
+    assert seen.count("ticket-issued") == 1 and seen.count("document-linked") == 3
 
 
 def test_a_log_grant_opens_own_rows_at_one_node(given) -> None:

@@ -249,17 +249,16 @@ def test_a_clock_put_back_does_not_make_new_tickets_void_or_old_ones_good(given)
 
 
 def test_a_revocation_waits_for_a_ticket_that_is_being_issued(given, monkeypatch) -> None:
-    """The interleaving that loses a ticket: it is dated, the revocation dates itself and commits, the ticket commits."""
+    """The interleaving that loses a ticket: the revocation reads its clock, the ticket is dated, both commit."""
     consent = given.consent(given.asha, INCOME)
     reading, go_on, order = threading.Event(), threading.Event(), []
     clock = given.services.tickets._clock
 
     def slow_clock() -> int:
-        now = clock()
         if threading.current_thread().name == "issuing":
             reading.set()
             go_on.wait(5)
-        return now
+        return clock()
 
     monkeypatch.setattr(given.services.tickets, "_clock", slow_clock)
     outcomes: list[object] = []
