@@ -52,7 +52,9 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
         status = Supervisor(
             children=[
                 ChildSpec("web", "node.serving", ("web", str(folder)), count=settings.web_processes),
-                ChildSpec("jobs", "node.serving", ("jobs", str(folder)), listens=False),
+                # The name under which jobs hold their leases lasts as long as this parent: a job process that was killed
+                # is replaced by one that goes on with its leases, and does not wait for them to run out.
+                ChildSpec("jobs", "node.serving", ("jobs", str(folder), uuid7()), listens=False),
             ],
             sockets=[bound],
             drain_seconds=settings.drain_seconds,
@@ -66,9 +68,9 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
 
 
 def main(arguments: list[str]) -> None:
-    """Run as a child of ``serve``: ``web FOLDER`` or ``jobs FOLDER``."""
+    """Run as a child of ``serve``: ``web FOLDER`` or ``jobs FOLDER OWNER``."""
     end_with_parent()
-    kind, folder = arguments
+    kind, folder, *owner = arguments
     node = build_node(Path(folder))
     configure_logs(node.settings.log_level)
     if kind == "web":
@@ -76,7 +78,7 @@ def main(arguments: list[str]) -> None:
     else:
         from node.jobs.process import run_jobs
 
-        run_jobs(node, sweep=node.sweep)
+        run_jobs(node, sweep=node.sweep, owner=owner[0])
     node.close()
 
 

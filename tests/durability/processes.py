@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from bench.postgresql import PostgreSQLServer
+
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("runner.py")
 ATTACH_SECONDS = 15.0
@@ -91,8 +93,13 @@ class Answer:
     whole: bool = False
 
 
-def read(url: str, uri: str, authorization: str, request_id: str, timeout: float = 30.0) -> Answer:
-    """Read a document on a connection of its own and keep every byte that came, also of an answer that broke off."""
+def read(
+    url: str, uri: str, authorization: str, request_id: str, timeout: float = 30.0, most: int | None = None
+) -> Answer:
+    """Read a document on a connection of its own and keep every byte that came, also of an answer that broke off.
+
+    The client leaves after about ``most`` bytes.
+    """
     answer = Answer(request_id, uri)
     connection = HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     pieces: list[bytes] = []
@@ -104,6 +111,8 @@ def read(url: str, uri: str, authorization: str, request_id: str, timeout: float
         length = int(response.headers.get("Content-Length", -1))
         while piece := response.read1(65536):
             pieces.append(piece)
+            if most is not None and sum(map(len, pieces)) >= most:
+                break
         answer.whole = length == sum(map(len, pieces))
     except (OSError, HTTPException):
         pass
@@ -111,6 +120,11 @@ def read(url: str, uri: str, authorization: str, request_id: str, timeout: float
         connection.close()
     answer.body = b"".join(pieces)
     return answer
+
+
+def postmaster(server: PostgreSQLServer) -> int:
+    """Return the process id of a PostgreSQL server."""
+    return int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
 def with_children(pid: int) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import event
 
 from node import serving
+from node.contract.identifiers import uuid7
 from node.db.audit_log import append_events
 from node.db.session import Database
 from node.delivery.admission import Admission
@@ -92,7 +93,7 @@ def run_jobs(folder: str, probe_file: str) -> None:
 
     job_process.tasks = lambda _settings: (Task("probe", PROBE_EVERY, PROBE_LEASE, probe),)
     print("jobs", flush=True)
-    serving.main(["jobs", folder])
+    serving.main(["jobs", folder, uuid7()])
 
 
 if __name__ == "__main__":

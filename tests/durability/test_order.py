@@ -9,7 +9,7 @@ import pytest
 
 from bench.postgresql import PostgreSQLServer
 from tests.delivery.conftest import ServedNode
-from tests.durability.processes import NodeProcess, read, strace, with_children
+from tests.durability.processes import NodeProcess, postmaster, read, strace, with_children
 from tests.durability.traces import OPTIONS, Call, Incomplete, TracedRead, early_bodies, read_trace
 
 SIZES = (900, 20_000, 20_000, 700_000)
@@ -58,8 +58,9 @@ def early(new_node, run, tmp_path, crash_server: PostgreSQLServer) -> Callable[[
         url = crash_server.create_database() if on_server else f"sqlite:///{tmp_path}/node.db"
         served = new_node(url)
         process = run("web", str(served.folder), fault)
-        postmaster = int((crash_server.folder / "data" / "postmaster.pid").read_text().split()[0])
-        calls, reads = traced_reads(served, process, [process.pid, *([postmaster] if on_server else [])], tmp_path)
+        calls, reads = traced_reads(
+            served, process, [process.pid, *([postmaster(crash_server)] if on_server else [])], tmp_path
+        )
         return early_bodies(calls, reads)
 
     return judge
