@@ -9,10 +9,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 SETTINGS_FILE = "locker.toml"
 PREFIX = "LOCKER_"
+NODE_PREFIX = "LOCKER_NODE_"
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -102,8 +103,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file, whose values come in as arguments."""
-        return env_settings, init_settings
+        """The environment wins over the file, whose values come in as arguments; the folder is the one that was asked for."""
+        folder = InitSettingsSource(settings_cls, init_kwargs={"folder": init_settings()["folder"]})
+        return folder, env_settings, init_settings
 
     @property
     def on_sqlite(self) -> bool:
@@ -156,9 +158,14 @@ def load_settings(path: Path) -> Settings:
 
 
 def _require_known_environment(environment: Mapping[str, str]) -> None:
-    known = {name.upper() for name in Settings.model_fields} - {"FOLDER"}
+    """Refuse what is no setting; ``LOCKER_FOLDER`` is the command's, and ``LOCKER_NODE_*`` are a node's on the same machine."""
+    known = {name.upper() for name in Settings.model_fields}
     for name in environment:
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition("__")[0] not in known:
+        if (
+            name.startswith(PREFIX)
+            and not name.startswith(NODE_PREFIX)
+            and name.removeprefix(PREFIX).partition("__")[0] not in known
+        ):
             raise SettingsRefused(f"environment: {name}: not a setting")
 
 

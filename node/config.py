@@ -4,14 +4,17 @@ Environment variables begin with ``LOCKER_NODE_`` and go before the file; a doub
 """
 
 import ipaddress
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 SETTINGS_FILE = "node.toml"
+PREFIX = "LOCKER_NODE_"
 
 
 class SettingsError(Exception):
@@ -57,7 +60,7 @@ class LockerLimit(BaseModel):
 class Settings(BaseSettings):
     """Everything that an operator can set; ``docs/settings.md`` explains each."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LOCKER_NODE_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
 
     folder: Path
     environment: Literal["demo", "production"] = "production"
@@ -98,8 +101,9 @@ class Settings(BaseSettings):
         env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Let the environment go before the file, whose content is handed to the constructor."""
-        return env_settings, init_settings
+        """Let the environment go before the file, whose content comes in as arguments; the folder is the one that was asked for."""
+        folder = InitSettingsSource(settings_cls, init_kwargs={"folder": init_settings()["folder"]})
+        return folder, env_settings, init_settings
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
@@ -136,11 +140,21 @@ def load_settings(folder: Path) -> Settings:
         raise SettingsError(f"{file}: there is no settings file; run locker-node init {folder}")
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
+        if "folder" in content:
+            raise SettingsError(f"{file}: folder: there is no such setting")
+        _require_known_environment(os.environ)
         return Settings(**{**content, "folder": folder.absolute()})
     except ValidationError as error:
         raise SettingsError("\n".join(f"{file}: {_explain(row)}" for row in error.errors())) from error
     except ValueError as error:
         raise SettingsError(f"{file}: {error}") from error
+
+
+def _require_known_environment(environment: Mapping[str, str]) -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition("__")[0] not in known:
+            raise SettingsError(f"environment: {name}: there is no such setting")
 
 
 def _explain(row: Any) -> str:
