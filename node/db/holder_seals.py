@@ -19,6 +19,10 @@ from node.db.models import Document, HolderSeal
 WAITING = ""
 """The issuer name under which a value waits for the first locker."""
 
+# Built once: an ingest runs these for every document, and putting a statement together costs more than running it.
+_DELETE = delete(HolderSeal).where(HolderSeal.document_id == bindparam("of_document"))
+_INSERT = insert(HolderSeal)
+
 
 @dataclass(frozen=True, slots=True)
 class SealedHolder:
@@ -38,10 +42,10 @@ def seal_holder(
     To be called in the transaction that announces the document; earlier seals of the document are replaced.
     """
     keys = {locker.iss: key for locker in all_lockers(connection, ACTIVE) if (key := encryption_key(locker))}
-    connection.execute(delete(HolderSeal).where(HolderSeal.document_id == document_id))
+    connection.execute(_DELETE, {"of_document": document_id})
     value = holder.value.encode("utf-8")
     connection.execute(
-        insert(HolderSeal),
+        _INSERT,
         [
             {"document_id": document_id, "iss": iss, "key_id": key.kid, "sealed": key.seal(value, uri.key)}
             for iss, key in (keys or {WAITING: waiting_key}).items()

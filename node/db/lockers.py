@@ -55,6 +55,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 # Built once: each admitted batch runs these, and putting a statement together costs more than running it.
+_ALL = select(*_COLUMNS).order_by(Locker.iss)
+_IN_STATE = _ALL.where(Locker.state == bindparam("state"))
 _FIND = select(*_COLUMNS).where(Locker.iss.in_(bindparam("isses", expanding=True)))
 _VOID_MOMENTS = select(RevocationEntryRow.iss, RevocationEntryRow.consent_id, RevocationEntryRow.void_before_us).where(
     tuple_(RevocationEntryRow.iss, RevocationEntryRow.consent_id).in_(bindparam("pairs", expanding=True))
@@ -71,10 +73,8 @@ def locker_rows(connection: Connection, isses: Iterable[str]) -> dict[str, Locke
 
 def all_lockers(connection: Connection, state: str | None = None) -> list[LockerRow]:
     """Return every locker, or those in one state, by name."""
-    statement = select(*_COLUMNS).order_by(Locker.iss)
-    if state is not None:
-        statement = statement.where(Locker.state == state)
-    return [_locker(row) for row in connection.execute(statement)]
+    rows = connection.execute(_ALL) if state is None else connection.execute(_IN_STATE, {"state": state})
+    return [_locker(row) for row in rows]
 
 
 def save_locker(

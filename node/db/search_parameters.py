@@ -7,6 +7,9 @@ from sqlalchemy import Connection, delete, insert
 from node.db.models import SearchParameter
 from node.services.matching import parameter_form, parameter_hash
 
+# Built once: putting a statement together costs more than running it.
+_INSERT = insert(SearchParameter)
+
 
 def add_parameters(connection: Connection, key: bytes, document_id: str, parameters: Mapping[str, str]) -> None:
     """Insert the search parameters of a document that has none yet; one that looks empty cannot be searched."""
@@ -16,7 +19,7 @@ def add_parameters(connection: Connection, key: bytes, document_id: str, paramet
         if parameter_form(value)
     ]
     if rows:
-        connection.execute(insert(SearchParameter), rows)
+        connection.execute(_INSERT, rows)
 
 
 def replace_parameters(connection: Connection, key: bytes, document_id: str, parameters: Mapping[str, str]) -> None:

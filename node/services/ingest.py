@@ -29,8 +29,9 @@ from node.services.storing import Content, Fate, enter, measure, new_doc_type, p
 from node.storage.errors import ObjectTooLarge, SizeMismatch, StorageError
 from node.storage.guard import GuardedDriver
 
-BATCH = 20
-"""Documents a transaction: under 500 rows even when each has all the search parameters that it may have."""
+BATCH = 10
+"""Documents a transaction: under 500 rows even when each has all the search parameters that it may have, and short enough that a
+log row does not wait long: measured, 4 ms of processor time, 14 with holders to seal for one locker."""
 PAUSE_SECONDS = 0.01
 ATTEMPTS = 10
 MAX_PARAMETERS = 20

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from node.contract.times import now_us
 from node.contract.uri import DocumentURI
-from node.services.audit import Action
+from node.db.audit_log import append_events
+from node.services.audit import Action, encode_event
 from node.services.candidates import map_id, shown, unmap_id
 from node.services.documents import command_attempt
 from node.services.errors import IngestStopped, ManifestRefused
-from node.services.ingest import IngestOptions, IngestReport
+from node.services.ingest import BATCH, IngestOptions, IngestReport
 from node.services.pending_objects import PendingObjects
 from node.services.sources import open_source
 
@@ -212,8 +216,6 @@ def test_what_lies_elsewhere_in_a_folder_is_refused(desk: Desk, tmp_path: Path) 
 
 
 def test_a_pipe_in_the_folder_does_not_hang_the_ingest(desk: Desk) -> None:
-    import os
-
     desk.file("in.gov.x/INCOM/1.pdf")
     os.mkfifo(desk.folder / "in.gov.x/INCOM/2.pdf")
     assert desk.run().refused == {"in.gov.x/INCOM/2.pdf": "this is not a plain file"}
@@ -438,3 +440,29 @@ def test_a_missing_folder_and_a_broken_manifest_stop_before_anything(desk: Desk)
 
 def test_places_and_names_are_shown_without_control_characters() -> None:
     assert shown("a\x1b[2J\nप्रमाण\u2028.pdf") == "a\\x1b[2J\\nप्रमाण\\u2028.pdf"
+
+
+def test_log_rows_are_written_all_the_while(desk: Desk) -> None:
+    stop, appended = threading.Event(), []
+
+    def append() -> None:
+        while not stop.is_set():
+            row = encode_event({"action": "read", "outcome": "allowed", "phase": "attempt", "uri": "u"}, now_us())
+            with desk.place.database.writing() as connection:
+                append_events(connection, [row])
+            appended.append(row.event_id)
+
+    for number in range(60):
+        desk.file(f"in.gov.x/INCOM/{number}.pdf")
+    thread = threading.Thread(target=append)
+    thread.start()
+    try:
+        report = desk.run().report
+    finally:
+        stop.set()
+        thread.join()
+    assert report == IngestReport(created=60)
+    assert len(appended) >= 60 // BATCH, "the log waited for the whole ingest"
+    events = desk.place.events()
+    assert sorted(event["event_id"] for event in events if event["action"] == "read") == sorted(appended)
+    assert len(events) == len(appended) + 60
