@@ -3,6 +3,7 @@
 ``python runner.py serve FOLDER``, ``web FOLDER [FAULT]``, ``jobs FOLDER PROBE_FILE``. The first line on standard output is the URL.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -23,6 +24,8 @@ from node.web.processes import SOCKETS_VARIABLE, bind, url_of
 
 PROBE_EVERY = 0.5
 PROBE_LEASE = 2.0
+PROBE_LONG = 1.3
+PROBE_LONG_EACH = 4
 LATE_SECONDS = 0.05
 
 
@@ -83,10 +86,16 @@ def run_web(folder: str, fault: str = "none") -> None:
 
 
 def run_jobs(folder: str, probe_file: str) -> None:
-    """One job process whose only task leaves a line each time that it is done: who, when begun, when done."""
+    """One job process whose only task leaves a line each time that it is done: who, when begun, when done.
+
+    Every ``PROBE_LONG_EACH``-th run takes longer than the interval.
+    """
+    numbers = itertools.count(1)
 
     def probe(_context, _database) -> bool:
         begun = time.time()
+        if next(numbers) % PROBE_LONG_EACH == 0:
+            time.sleep(PROBE_LONG)
         with open(probe_file, "a") as file:
             file.write(f"{os.getpid()} {begun:.6f} {time.time():.6f}\n")
         return False
