@@ -87,7 +87,6 @@ class Settings(BaseSettings):
     receive_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     reader_threads: Annotated[int, Field(ge=1, le=64)] = 4
-    bound_list_age_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
     revocation_poll_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 5
     push_poll_seconds: Annotated[float, Field(ge=0.2, le=3600)] = 2
     pull_tries_per_resident: Annotated[int, Field(ge=1, le=1000)] = 10
