@@ -249,17 +249,17 @@ PUSHER = textwrap.dedent(
 def test_killing_the_pusher_at_any_moment_loses_and_doubles_nothing(side, locker, tmp_path, soak):
     side.join(locker)
     locker.residents[SITA] = "ref-1"
-    total = soak.count(small=40, full=2000)
+    kills = soak.count(small=4, full=40)
     added = 0
     url = side.database.url.render_as_string(hide_password=False)
     source = random.Random(5)
-    for _ in range(soak.count(small=4, full=40)):
+    for _ in range(kills):
         pusher = subprocess.Popen(
             [sys.executable, "-c", PUSHER, url, str(tmp_path / "node0"), locker.iss, "node-1"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert pusher.stdout.readline() == "up\n"
-        for _ in range(total // 4):
+        for _ in range(soak.count(small=10, full=50)):
             side.add(f"doc-{added}")
             added += 1
         time.sleep(source.random() * 0.15)
