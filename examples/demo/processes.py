@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,22 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """A running ``serve``; its log is a file beside its folder."""
+    """A running ``serve``; its log is a file beside its folder. ``environment`` is added to what it inherits."""
 
     program: str
     folder: Path
     url: str
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start and wait until it answers."""
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(BIN / self.program), "serve", "--folder", str(self.folder)], stdout=log, stderr=log
+                [str(BIN / self.program), "serve", "--folder", str(self.folder)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
             )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
