@@ -40,16 +40,27 @@ class NodeProcess:
     def __init__(self, *arguments: str, log: Path) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(RUNNER), *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, str(RUNNER), *arguments],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
             )
         self.log = log
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().decode().strip()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self.url = self._output.readline().decode().strip()
         assert self.url, f"did not start: {log.read_text()}"
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def build_in(self, fault: str) -> None:
+        """Give a web process one of the runner's faults, in place of the one it had."""
+        self._input.write(f"{fault}\n".encode())
+        self._input.flush()
+        assert self._output.readline().decode().strip() == fault
 
     def child(self, kind: str) -> psutil.Process | None:
         """Return the child of a kind, None while there is none."""
@@ -78,8 +89,8 @@ class NodeProcess:
                     process.kill()
                 self._process.kill()
                 self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._input.close()
+        self._output.close()
 
 
 @dataclass

@@ -1,6 +1,7 @@
-"""Runs the real processes of a node, as they are or with one fault built in: what a check of durability has to notice.
+"""Runs the real processes of a node, as they are or with faults built in: what a check of durability has to notice.
 
-``python runner.py serve FOLDER``, ``web FOLDER [FAULT]``, ``jobs FOLDER PROBE_FILE``. The first line on standard output is the URL.
+``python runner.py serve FOLDER``, ``web FOLDER``, ``jobs FOLDER PROBE_FILE``. The first line on standard output is the URL. A web process
+takes the names of faults on standard input, one a line, and answers each with a line when it has that fault and no other.
 """
 
 import itertools
@@ -8,6 +9,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import event
@@ -22,6 +25,8 @@ from node.jobs.tasks import Task
 from node.services.audit import encode_event
 from node.web.processes import SOCKETS_VARIABLE, bind, url_of
 
+DATABASES: list[Database] = []
+UNDO: list[Callable[[], object]] = []
 PROBE_EVERY = 0.5
 PROBE_LEASE = 2.0
 PROBE_LONG = 1.3
@@ -30,18 +35,17 @@ LATE_SECONDS = 0.05
 
 
 def on_each_connection(statement: str) -> None:
-    """Have every database connection of this process begin with a statement, behind the back of ``require_durable``."""
-    make = Database.__init__
+    """Have every database connection from now on begin with a statement, behind the back of ``require_durable``."""
 
-    def make_and_listen(self: Database, *arguments, **options) -> None:
-        make(self, *arguments, **options)
+    def prepare(connection, _record) -> None:
+        connection.execute(statement)
+        connection.commit()
 
-        @event.listens_for(self.engine, "connect")
-        def prepare(connection, _record) -> None:
-            connection.execute(statement)
-            connection.commit()
-
-    Database.__init__ = make_and_listen
+    for database in DATABASES:
+        event.listen(database.engine, "connect", prepare)
+        database.engine.dispose()
+        UNDO.append(partial(event.remove, database.engine, "connect", prepare))
+        UNDO.append(database.engine.dispose)
 
 
 def log_after_send() -> None:
@@ -59,6 +63,7 @@ def log_after_send() -> None:
         threading.Timer(LATE_SECONDS, write).start()
         return results
 
+    UNDO.append(partial(setattr, Admission, "_process_together", Admission._process_together))
     Admission._process_together = decide_only
 
 
@@ -75,14 +80,30 @@ def run_serve(folder: str) -> int:
     return serving.serve(Path(folder), announce=lambda urls: print(urls[0], flush=True))
 
 
-def run_web(folder: str, fault: str = "none") -> None:
+def run_web(folder: str) -> None:
     """One web process without a parent."""
-    FAULTS[fault]()
+    make = Database.__init__
+
+    def make_and_note(self: Database, *arguments, **options) -> None:
+        make(self, *arguments, **options)
+        DATABASES.append(self)
+
+    Database.__init__ = make_and_note
     bound = bind("127.0.0.1", 0)
     os.environ[SOCKETS_VARIABLE] = str(bound.fileno())
     print(url_of(bound), flush=True)
     bound.detach()
+    threading.Thread(target=take_faults, daemon=True).start()
     serving.main(["web", folder])
+
+
+def take_faults() -> None:
+    for line in sys.stdin:
+        for undo in UNDO:
+            undo()
+        UNDO.clear()
+        FAULTS[line.strip()]()
+        print(line.strip(), flush=True)
 
 
 def run_jobs(folder: str, probe_file: str) -> None:

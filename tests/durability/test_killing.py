@@ -141,6 +141,20 @@ def require_one_end_each(events: list[dict[str, Any]]) -> None:
     assert {event["outcome"] for event in ends} <= ENDS
 
 
+def require_checks_that_notice(load: Load, events: list[dict[str, Any]]) -> None:
+    """Take single rows away, or write them twice, and see that it is noticed."""
+    first = next(
+        event for event in events if event["outcome"] == Outcome.ALLOWED and event["request_id"] in load.received
+    )
+    with pytest.raises(AssertionError):
+        require_rows_for_all_bytes(load, [event for event in events if event is not first])
+    end = next(event for event in events if event["phase"] == "end")
+    with pytest.raises(AssertionError):
+        require_one_end_each([event for event in events if event is not end])
+    with pytest.raises(AssertionError):
+        require_one_end_each([*events, end])
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_kill_9_under_load(database, new_node, run, tmp_path, soak, request):
@@ -168,6 +182,7 @@ def test_kill_9_under_load(database, new_node, run, tmp_path, soak, request):
     require_whole_log(served.node.database)
     require_rows_for_all_bytes(load, events)
     require_one_end_each(events)
+    require_checks_that_notice(load, events)
     interrupted = [event for event in events if event["outcome"] == Outcome.INTERRUPTED]
     assert interrupted, "nothing was under way when processes were killed"
     if not server:
