@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from locker.services.principal import Principal
 from locker.services.tokens import APPLICANT
-from node.contract.problems import Forbidden, ProblemError, ServiceUnavailable
+from node.contract.problems import Forbidden, NotFound, ProblemError, ServiceUnavailable
 from node.web.problems import request_id_of, send_problem_for
 from node.web.specification import Operation
 
@@ -52,10 +52,16 @@ class Authorization:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one call pass or answer it; what is no operation of the specification goes on and finds nothing."""
+        """Let one call pass or answer it.
+
+        What Connexion's routing does not know is answered here: Flask behind it reads paths a little differently (a line break in
+        one is enough) and would hand the call to a handler that nobody has admitted it to.
+        """
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
         operation = self._operation(scope)
         if operation is None:
-            return await self._app(scope, receive, send)
+            return await send_problem_for(scope, send, NotFound())
         scope.setdefault("state", {})["route"] = operation.path
         try:
             caller = await asyncio.to_thread(self._admit, operation, authorization_of(scope))
@@ -69,8 +75,6 @@ class Authorization:
         return await self._app(scope, receive, send)
 
     def _operation(self, scope: Scope) -> Operation | None:
-        if scope["type"] != "http":
-            return None
         routing: dict[str, Any] = scope.get("extensions", {}).get("connexion_routing", {})
         return self._operations.get(str(routing.get("operation_id")))
 

@@ -306,3 +306,13 @@ def test_too_large_bodies_are_cut_off(held) -> None:
         "POST", "/v1/push", held.tokens["node"], content=b"x" * size, headers={"content-type": "application/json"}
     )
     assert (answer.status_code, slug(answer)) == (413, "body-too-large")
+
+
+@pytest.mark.parametrize("text", ["a%0ab", "a%0d%0ab", "%0a", "a%00b"])
+@pytest.mark.parametrize(
+    "path", ["consents/{}", "consents/{}/events", "issuers/{}/doc-types", "registrations/{}", "revocations/{}"]
+)
+def test_a_path_that_two_routers_read_differently_reaches_no_handler(live, path, text):
+    answer = live.send("GET", "/v1/" + path.format(text))
+    assert answer.status_code in (400, 401, 404), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
