@@ -1,7 +1,7 @@
 """The processes that serve, and the reads that dead ones have left open."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
@@ -46,6 +46,19 @@ def mark_ended(connection: Connection, process_id: str, now_us: int) -> None:
         .where(ServingProcess.process_id == process_id, ServingProcess.ended_us.is_(None))
         .values(ended_us=now_us)
     )
+
+
+def declared_dead(connection: Connection, process_ids: Collection[str]) -> set[str]:
+    """Return which of these processes were declared dead; the others cannot be until the caller's transaction ends.
+
+    The end of a read is written only by a process that is alive: those of a dead one have been closed as interrupted, or will be.
+    """
+    statement = (
+        select(ServingProcess.process_id, ServingProcess.ended_us)
+        .where(ServingProcess.process_id.in_(process_ids))
+        .with_for_update(read=True)
+    )
+    return {row.process_id for row in connection.execute(statement) if row.ended_us is not None}
 
 
 def close_interrupted(database: Database, now_us: int, *, stale_after: int = STALE_AFTER) -> int:

@@ -20,12 +20,13 @@ from node.contract.uri import DocumentURI, IssuerDirectory, could_be_uri
 from node.db.audit_log import append_events
 from node.db.catalogue import find_documents, issuer_directory
 from node.db.lockers import LockerRow, locker_rows, void_moments
+from node.db.processes import declared_dead
 from node.db.session import Database
 from node.db.tokens import find_tokens, token_hash
 from node.delivery.answers import AnswerPlan, plan_answer
 from node.services import access
 from node.services.access import LockerScope, NodeRules, Principal, TokenGrant
-from node.services.audit import Action, encode_event
+from node.services.audit import PHASE_END, Action, encode_event
 from node.services.events import Caller, attempt, given, refusal
 from node.services.floods import FloodGate
 from node.services.ports import CatalogueDocument
@@ -145,6 +146,7 @@ class Admission:
         now_us = self._clock()
         with self._database.writing() as connection:
             results, events = self._decide_all(connection, batch, now_us)
+            events = _without_ends_of_the_dead(connection, events)
             append_events(connection, [encode_event(fields, now_us) for fields in events])
         return results
 
@@ -291,6 +293,16 @@ class Admission:
             return LockerScope(row.iss, row.state)
         limit = self._limits.get(row.iss)
         return LockerScope(row.iss, row.state, limit.issuers, limit.doc_types) if limit else None
+
+
+def _without_ends_of_the_dead(connection: Connection, events: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out the ends of reads that others close as interrupted, because they hold their process for dead.
+
+    That happens to a living process when database or machine stood still for a minute; a second end would follow the first.
+    """
+    processes = {str(fields["process"]) for fields in events if fields.get("phase") == PHASE_END}
+    dead = declared_dead(connection, processes) if processes else set()
+    return [fields for fields in events if not (fields.get("phase") == PHASE_END and fields["process"] in dead)]
 
 
 def _principal(credential: _Credential, facts: _Facts) -> Principal:

@@ -1,6 +1,7 @@
 """A node's real processes as a test sees them: started, asked, traced, killed."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,6 +132,39 @@ def read(
         connection.close()
     answer.body = b"".join(pieces)
     return answer
+
+
+class SlowClient:
+    """A client on a bare socket, whose kernel holds little for it."""
+
+    def __init__(self, url: str, uri: str, authorization: str, request_id: str) -> None:
+        parts = urlsplit(url)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self._socket.settimeout(20)
+        self._socket.connect((parts.hostname, parts.port))
+        head = f"GET /v1/documents/{uri} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {authorization}\r\n"
+        self._socket.sendall(f"{head}X-Request-Id: {request_id}\r\nConnection: close\r\n\r\n".encode())
+        self._received = b""
+        while b"\r\n\r\n" not in self._received:
+            self._received += self._socket.recv(4096)
+
+    @property
+    def body(self) -> bytes:
+        return self._received.partition(b"\r\n\r\n")[2]
+
+    def take(self) -> bool:
+        """Take what is left; False when the connection broke."""
+        pieces = [self._received]
+        try:
+            while piece := self._socket.recv(262144):
+                pieces.append(piece)
+            return True
+        except ConnectionResetError:
+            return False
+        finally:
+            self._received = b"".join(pieces)
+            self._socket.close()
 
 
 def postmaster(server: PostgreSQLServer) -> int:

@@ -27,9 +27,9 @@ from node.web.processes import SOCKETS_VARIABLE, bind, url_of
 
 DATABASES: list[Database] = []
 UNDO: list[Callable[[], object]] = []
-PROBE_EVERY = 0.5
-PROBE_LEASE = 2.0
-PROBE_LONG = 1.3
+PROBE_EVERY = 0.3
+PROBE_LEASE = 3.0
+PROBE_LONG = 0.8
 PROBE_LONG_EACH = 4
 LATE_SECONDS = 0.05
 
