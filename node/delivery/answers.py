@@ -1,10 +1,12 @@
 """What a read is answered with: representation, preconditions and range, decided before its log row is written. Pure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from node.contract.problems import NotAcceptable
+from node.contract.uri import DocumentURI
 from node.services.access import is_expired
 from node.services.ports import CatalogueDocument, Placement
 from node.web.conditional import not_modified
@@ -70,6 +72,27 @@ def document_status(document: CatalogueDocument, version: int, now_us: int) -> s
     if version != document.current_version:
         return "superseded"
     return "expired" if is_expired(document, now_us) else "active"
+
+
+def stored_answer(
+    uri: DocumentURI, placement: Placement, *, created: bool, changed: bool
+) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body of the answer to a PUT that is done."""
+    stored = {
+        "uri": str(uri), "version": placement.version, "media_type": placement.media_type, "sha256": placement.sha256,
+        "size": placement.size, "changed": changed,
+    }  # fmt: skip
+    body = json.dumps(stored).encode()
+    fields = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "cache-control": "private, no-store",
+        "etag": f'"{placement.sha256}"',
+        "document-version": str(placement.version),
+    }
+    if created:
+        fields["location"] = f"/v1/documents/{uri}"
+    return 201 if created else 200, _encode(fields), body
 
 
 def _validators(document: CatalogueDocument, placement: Placement, etag: str, now_us: int) -> dict[str, str]:

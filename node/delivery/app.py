@@ -21,7 +21,7 @@ from node.contract.problems import (
 )
 from node.contract.uri import DocumentURI
 from node.delivery.admission import Admitted, EventWork, PutAllowed, PutWork, ReadWork, Result, Work
-from node.delivery.answers import EXTENSIONS
+from node.delivery.answers import EXTENSIONS, stored_answer
 from node.delivery.receiving import Spooled, require_length_within, spool
 from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read, refusal
@@ -90,6 +90,10 @@ class StoredPut(Protocol):
     @property
     def created(self) -> bool:
         """Tell whether the URI is new."""
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether anything was stored."""
 
     @property
     def placement(self) -> Placement:
@@ -249,11 +253,11 @@ class DeliveryApp:
                 log.error("put_fault", error=type(error).__name__, request_id=caller.request_id)
             await self._admission.submit(EventWork({**allowed.attempt, **refusal(problem)}))
             raise problem from error
-        etag = f'"{stored.placement.sha256}"'.encode()
-        status = 201 if stored.created else 200
-        fields = [(b"etag", etag), (b"content-length", b"0"), (b"cache-control", b"private, no-store")]
+        status, fields, body = stored_answer(
+            allowed.uri, stored.placement, created=stored.created, changed=stored.changed
+        )
         await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": body})
 
     async def _store_body(self, allowed: PutAllowed, headers: Mapping[str, str], receive: Receive) -> StoredPut:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
