@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from node.contract.problems import BadRequest, BodyTooLarge, DigestMismatch
+from node.contract.problems import BadRequest, BodyTooLarge, DigestMismatch, RequestTimeout
 from node.web.digest import parse_sha256
 
 BLOCK = 256 * 1024
@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class BodyIncomplete(BadRequest):
-    """The client left, or sent nothing for too long, before the body was whole."""
+    """The client left before the body was whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ async def spool(
 ) -> Spooled:
     """Read a request's body into an unnamed temporary file.
 
-    Raises BodyTooLarge over ``limit`` bytes, DigestMismatch when ``Repr-Digest`` or ``Content-Digest`` differs, BodyIncomplete,
-    and BadRequest for an empty body. Nothing is left behind in any of these cases.
+    Raises BodyTooLarge over ``limit`` bytes, DigestMismatch when ``Repr-Digest`` or ``Content-Digest`` differs, RequestTimeout,
+    BodyIncomplete, and BadRequest for an empty body. Nothing is left behind in any of these cases.
     """
     expected = [value for name in ("repr-digest", "content-digest") if (value := _digest(headers.get(name)))]
     loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ async def _blocks(receive: Receive, idle_seconds: float) -> Any:
         try:
             message = await asyncio.wait_for(receive(), idle_seconds)
         except TimeoutError as error:
-            raise BodyIncomplete("Nothing came for too long", reason="body-stalled") from error
+            raise RequestTimeout(reason="body-stalled", headers={"Connection": "close"}) from error
         if message["type"] == "http.disconnect":
             raise BodyIncomplete(reason="client-left")
         gathered += message.get("body", b"")

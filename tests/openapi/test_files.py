@@ -292,7 +292,7 @@ def test_problem_responses(operation: Operation) -> None:
     if operation.body["x-roles"] != ["public"]:
         expected |= {"401", "403"}
     if "requestBody" in operation.body:
-        expected |= {"413", "415"}
+        expected |= {"408", "413", "415"}
     if any(parameter["in"] == "path" for parameter in parameters_of(operation)):
         expected |= {"404"}
     assert expected <= set(responses)
