@@ -27,10 +27,13 @@ class TicketVerifier:
 
     def __init__(self) -> None:
         self._key_sets: dict[str, tuple[str, KeySet]] = {}
-        self._checked: OrderedDict[tuple[str, str], Ticket] = OrderedDict()
+        self._checked: OrderedDict[str, Ticket] = OrderedDict()
 
     def claimed_issuer(self, token: str) -> str:
         """Return the locker that a token says it is from; raises SignatureRefused when it is no token at all."""
+        remembered = self._checked.get(token)
+        if remembered is not None:
+            return remembered.iss
         iss = read_claims_unverified(token).get("iss")
         if not isinstance(iss, str) or len(iss) > 255 or not iss.isprintable():
             raise SignatureRefused(reason="malformed")
@@ -45,12 +48,12 @@ class TicketVerifier:
             known = (published.jwks, KeySet.from_jwks(json.loads(published.jwks)))
             self._key_sets[published.iss] = known
             self._checked.clear()
-        remembered = self._checked.get((published.iss, token))
+        remembered = self._checked.get(token)
         if remembered is None:
             remembered = verify_ticket(token, known[1])
             if remembered.iss != published.iss:
                 raise TicketRefused(reason="other-locker")
-            self._checked[published.iss, token] = remembered
+            self._checked[token] = remembered
             if len(self._checked) > CACHED_TICKETS:
                 self._checked.popitem(last=False)
         return remembered
@@ -68,4 +71,3 @@ def bearer_credential(authorization: str | None) -> str | None:
     if scheme.lower() != "bearer" or not credential or len(credential) > 16 * 1024:
         raise SignatureRefused("Use the Bearer scheme", reason="malformed")
     return credential
-
