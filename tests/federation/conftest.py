@@ -49,6 +49,7 @@ from node.services.registration import Introduction, Registration
 from node.web.circuits import Circuits
 from node.web.outbound import OutboundClient, OutboundLimits
 from node.web.specification import load_specification
+from tests.federation.running import Federation, running_federation
 
 NODE_ID = "node-1"
 
@@ -368,3 +369,10 @@ def make_side(tmp_path: Any) -> Iterator[Callable[[str], NodeSide]]:
 @pytest.fixture
 def side(make_side: Callable[[str], NodeSide], database_url: str) -> NodeSide:
     return make_side(database_url)
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A locker and two nodes that run as long as the session; tests leave them as they found them."""
+    with running_federation(tmp_path_factory.mktemp("federation")) as made:
+        yield made
