@@ -10,7 +10,7 @@ ISSUER = "in.gov.meeseva.ap"
 
 @pytest.mark.parametrize("name", operations("locker"))
 def test_every_answer_is_one_that_the_contract_has(locker, soak, name):
-    consent_id = locker.spent_consent_id if name in ("narrow_consent", "revoke_consent") else locker.consent_id
+    consent_id = locker.fresh_consent_id() if name in ("narrow_consent", "revoke_consent") else locker.consent_id
     known = {
         "uri": [INCOME],
         "consent_id": [consent_id],
