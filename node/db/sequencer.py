@@ -40,10 +40,11 @@ def sequence_once(
     ``placed`` is told each event with its position once the places are durable; a crash in between loses what it was to be told.
     """
     with database.reading() as connection:
+        # The size comes first: what another sequencer places after this line makes the update below miss.
+        size = connection.execute(select(LogHead.size)).scalar_one()
         waiting = _waiting(connection, tag_key, limit)
         if not waiting:
             return 0
-        size = connection.execute(select(LogHead.size)).scalar_one()
         counters = _counters(connection, {row.doc_tag for row in waiting})
     positions, index = _place(waiting, size, counters)
     with database.writing() as connection:

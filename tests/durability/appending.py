@@ -2,8 +2,11 @@
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.context import ForkServerProcess
+
+from sqlalchemy.exc import OperationalError
 
 from node.contract.times import now_us
 from node.db.audit_log import append_events
@@ -30,9 +33,14 @@ def event(writer: int, number: int) -> dict[str, object]:
 def append(url: str, writer: int, count: int) -> None:
     """Append events, each in a transaction of its own."""
     database = Database(url)
-    for number in range(count):
+
+    def append_one(number: int) -> int:
         with database.writing() as connection:
             append_events(connection, [encode_event(event(writer, number), now_us())])
+        return number
+
+    for number in range(count):
+        _when_not_locked(partial(append_one, number))
     database.close()
 
 
@@ -41,11 +49,21 @@ def sequence(url: str, stop: "multiprocessing.synchronize.Event") -> None:
     database = Database(url)
     while True:
         last = stop.is_set()
-        if sequence_once(database, TAG_KEY, limit=7) == 0:
+        if _when_not_locked(partial(sequence_once, database, TAG_KEY, limit=7)) == 0:
             if last:
                 break
             time.sleep(0.001)
     database.close()
+
+
+def _when_not_locked(work: Callable[[], int]) -> int:
+    """Do one transaction, again when SQLite let others go before for ten seconds: among many, its lock is not given in turn."""
+    while True:
+        try:
+            return work()
+        except OperationalError as error:
+            if "locked" not in str(error.orig):
+                raise
 
 
 def run_together(url: str, writers: int, count: int, sequencers: int) -> Sequence[int | None]:

@@ -99,7 +99,7 @@ class Answer:
     """What a client got: status 0 when there was no answer, ``body`` what came of it, ``whole`` unless it broke off."""
 
     request_id: str
-    doc_id: str
+    uri: str
     status: int = 0
     body: bytes = b""
     whole: bool = False
