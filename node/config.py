@@ -149,6 +149,14 @@ def load_settings(folder: Path) -> Settings:
         raise SettingsError(f"{file}: {error}") from error
 
 
+def require_files(settings: Settings) -> None:
+    """Raise SettingsError, naming the setting and the file, for a file that the settings name and that is not there."""
+    for key in ("tls_certificate", "tls_key"):
+        path = getattr(settings, key)
+        if path is not None and not settings.path(path).is_file():
+            raise SettingsError(f"{settings.folder / SETTINGS_FILE}: {key}: there is no file {settings.path(path)}")
+
+
 def _require_known_environment(environment: Mapping[str, str]) -> None:
     known = {name.upper() for name in Settings.model_fields}
     for name in environment:

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.config import Settings
+from node.config import Settings, require_files
 from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db import schema
@@ -42,13 +42,14 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
     node = build_node(folder)
     settings = node.settings
     configure_logs(settings.log_level)
+    require_files(settings)
     node.database.require_durable()
     schema.require_current(node.database)
     with _only_one(folder):
         _end_processes(node, _instance(folder))
         node.spool_folder.mkdir(mode=0o700, exist_ok=True)
         node.sweep()
-        bound = bind(settings.host, settings.port)
+        bound = _bound(settings)
         status = Supervisor(
             children=[
                 ChildSpec("web", "node.serving", ("web", str(folder)), count=settings.web_processes),
@@ -65,6 +66,14 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
         bound.close()
     node.close()
     return status
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """Bind the node's address; an address that cannot be had is named."""
+    try:
+        return bind(settings.host, settings.port)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{settings.host} port {settings.port}") from error
 
 
 def main(arguments: list[str]) -> None:

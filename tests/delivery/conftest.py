@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 
 from node.asgi import WebProcess, build_delivery
 from node.config import SETTINGS_FILE
@@ -95,6 +95,11 @@ class ServedNode:
         )  # fmt: skip
         return issue_ticket(Ticket(**{**good, **claims}), key or self.key)
 
+    def trust(self, iss: str, key: SigningKey) -> None:
+        """Register one more locker as active."""
+        with self.node.database.writing() as connection:
+            trust(connection, iss, key)
+
     def events(self, *, expected: int | None = None, timeout: float = 5.0) -> list[dict]:
         """Sequence and return all log rows, waiting until there are as many as expected."""
         from node.db.audit_log import LogFilter, read_log
@@ -124,7 +129,7 @@ def make_node(folder: Path, database_url: str, **settings) -> ServedNode:
         "environment": "demo",
         **settings,
     }
-    text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in lines.items())
+    text = "\n".join(f"{name} = {toml(value)}" for name, value in lines.items())
     (folder / SETTINGS_FILE).write_text(text + '\n[stores.main]\ndriver = "filesystem"\nroot = "storage"\n')
     node = build_node(folder)
     schema.upgrade(node.database)
@@ -135,6 +140,13 @@ def make_node(folder: Path, database_url: str, **settings) -> ServedNode:
     return served
 
 
+def toml(value) -> str:
+    """Write a setting's value; tables inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + "}"
+    return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
 def trust(connection, iss: str, key: SigningKey) -> None:
     """Register a locker as active."""
     row = {"iss": iss, "base_url": iss, "state": "active", "jwks": json.dumps(KeySet([key.public]).jwks())}
@@ -142,10 +154,6 @@ def trust(connection, iss: str, key: SigningKey) -> None:
         if column.name not in row and not column.nullable:
             row[column.name] = "{}" if column.type.python_type is str else 0
     connection.execute(insert(Locker).values(**row))
-
-
-def set_locker_state(connection, iss: str, state: str) -> None:
-    connection.execute(update(Locker).where(Locker.iss == iss).values(state=state))
 
 
 def serve(served: ServedNode, puts=None):

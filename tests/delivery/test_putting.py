@@ -206,3 +206,12 @@ def test_a_large_upload_stays_out_of_memory(served, soak):
 
     assert put(served, body()).status_code == 201
     assert most - before < 60 * 1024 * 1024
+
+
+def test_below_the_reserve_puts_stop_and_reads_go_on(served_with):
+    served = served_with(reserve_bytes=10**15)
+    old = served.add("old", b"%PDF old")
+    answer = put(served)
+    assert (answer.status_code, slug(answer)) == (507, "storage-full")
+    assert get(served, old).content == b"%PDF old"
+    assert len(stored_files(served)) == 1
