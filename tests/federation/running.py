@@ -163,6 +163,12 @@ class Federation:
     def locker_command(self, *arguments: str) -> Any:
         return command("locker", *arguments, "--folder", str(self.locker.folder))
 
+    def at_locker(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the locker's database, which is SQLite."""
+        address = f"file:{self.locker.folder}/locker.db?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
+            return connection.execute(statement, values).fetchall()
+
     def processes(self, server: Server) -> list[psutil.Process]:
         """Return a server's processes, its parent first."""
         assert server.process is not None

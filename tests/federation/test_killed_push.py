@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import sqlite3
 import threading
 import time
-from contextlib import closing
 
 from tests.federation.running import admit, eventually
 
@@ -19,12 +17,6 @@ def kill(federation, server, word):
     assert processes
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
-
-
-def at_locker(federation, statement, *values):
-    address = f"file:{federation.locker.folder}/locker.db?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
-        return connection.execute(statement, values).fetchall()
 
 
 def pushed_rows(request):
@@ -68,7 +60,7 @@ def test_no_document_is_lost_or_doubled_when_both_sides_are_killed(federation, t
     wanted = {f"{ALPHA}-CERT-kill{number}" for number in range(count)}
     listed = [row["uri"] for row in federation.own_documents("chitra")]
     assert (len(listed), set(listed)) == (count, wanted)
-    events = at_locker(federation, "SELECT uri, kind FROM link_event WHERE uri LIKE ?", f"{ALPHA}-CERT-kill%")
+    events = federation.at_locker("SELECT uri, kind FROM link_event WHERE uri LIKE ?", f"{ALPHA}-CERT-kill%")
     assert sorted(events) == sorted((uri, "linked") for uri in wanted)
     told = "SELECT count(*), count(holder_ref), count(DISTINCT holder_ref) FROM document WHERE doc_id LIKE 'kill%'"
     assert node.select(told) == [(count, count, 1)]
@@ -84,8 +76,8 @@ def test_a_row_outside_the_approved_types_is_refused_alone(federation, tmp_path)
     refused = "SELECT o.state, o.result FROM outbox o JOIN document d USING (document_id) WHERE d.doc_id = 'devi2'"
     eventually(lambda: [row[0] for row in node.select(refused)] == ["refused"])
     assert "out-of-scope" in node.select(refused)[0][1]
-    assert at_locker(federation, "SELECT count(*) FROM link WHERE uri_key LIKE '%devi2'") == [(0,)]
-    alerts = at_locker(federation, "SELECT node_id, kind FROM alert")
+    assert federation.at_locker("SELECT count(*) FROM link WHERE uri_key LIKE '%devi2'") == [(0,)]
+    alerts = federation.at_locker("SELECT node_id, kind FROM alert")
     assert (node.node_id, "out-of-scope") in alerts
 
 
@@ -93,11 +85,11 @@ def test_a_resident_who_joins_later_finds_what_waited_and_the_node_hears_of_it(f
     node = federation.alpha
     node.ingest(tmp_path / "papers", [("CERT", "esha", "mobile", ESHA)], [b"%PDF-1.7\nesha"])
     uri = f"{ALPHA}-CERT-esha"
-    eventually(lambda: at_locker(federation, "SELECT resident_id FROM link WHERE uri = ?", uri) == [(None,)])
+    eventually(lambda: federation.at_locker("SELECT resident_id FROM link WHERE uri = ?", uri) == [(None,)])
     reference = "SELECT holder_ref FROM document WHERE doc_id = 'esha'"
     assert node.select(reference) == [(None,)]
     admit(federation, "esha", f"mobile:{ESHA}")
     assert [row["uri"] for row in federation.own_documents("esha")] == [uri]
     assert federation.own("esha", uri).content == node.documents[uri]
     eventually(lambda: node.select(reference)[0][0])
-    assert at_locker(federation, "SELECT holder_ref FROM link WHERE uri = ?", uri) == node.select(reference)
+    assert federation.at_locker("SELECT holder_ref FROM link WHERE uri = ?", uri) == node.select(reference)
