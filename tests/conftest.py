@@ -15,6 +15,10 @@ import pytest
 from bench.postgresql import PostgreSQLServer, running_postgresql
 
 
+SHARING_FOLDERS = ("federation",)
+"""Folders whose tests share one running federation."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the full numbers (make soak)")
     parser.addoption("--soak-report", help="write the run's result to this file")
@@ -40,15 +44,17 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     Path(report).write_text(json.dumps(result, indent=2) + "\n")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--soak"):
-        return
-    kept, left = [], []
+    """Leave the full numbers to ``make soak``, and keep together what shares servers when tests run in several processes."""
+    if not config.getoption("--soak"):
+        left = [item for item in items if item.get_closest_marker("soak")]
+        if left:
+            config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item not in left]
     for item in items:
-        (left if item.get_closest_marker("soak") else kept).append(item)
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = kept
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING_FOLDERS else str(item.path)))
 
 
 @dataclass(frozen=True)
