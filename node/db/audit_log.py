@@ -11,25 +11,21 @@ from sqlalchemy.exc import DBAPIError
 from node.contract.problems import LogUnavailable
 from node.contract.times import now_us
 from node.db.models import AccessEvent, AccessIndex, AccessPosition, AccessUnsequenced, LogHead
+from node.db.prepared import PreparedInsert
 from node.db.session import Database
 from node.services.audit import encode_event
 from node.services.ports import EncodedEvent
 
-_INSERT_EVENT = insert(AccessEvent)
-_INSERT_UNSEQUENCED = insert(AccessUnsequenced)
+_INSERT_EVENT = PreparedInsert(insert(AccessEvent), ("event_id", "payload", "nonce"))
+_INSERT_UNSEQUENCED = PreparedInsert(insert(AccessUnsequenced), ("event_id",))
 
 PAGE = 500
 
 
 def append_events(connection: Connection, events: Sequence[EncodedEvent]) -> None:
     """Insert events in the caller's transaction; they are durable when it commits."""
-    if not events:
-        return
-    connection.execute(
-        _INSERT_EVENT,
-        [{"event_id": event.event_id, "payload": event.payload, "nonce": event.nonce} for event in events],
-    )
-    connection.execute(_INSERT_UNSEQUENCED, [{"event_id": event.event_id} for event in events])
+    _INSERT_EVENT.run(connection, [(event.event_id, event.payload, event.nonce) for event in events])
+    _INSERT_UNSEQUENCED.run(connection, [(event.event_id,) for event in events])
 
 
 @dataclass(frozen=True, slots=True)

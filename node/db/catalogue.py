@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from node.contract.identifiers import uuid7
 from node.contract.uri import DocumentURI, IssuerDirectory
 from node.db.models import DocType, Document, Issuer, Representation
+from node.db.prepared import PreparedSelect
 from node.services.ports import CatalogueDocument, DocTypeRecord, Placement
 
 _DOCUMENT = (
@@ -23,11 +24,11 @@ _PLACEMENT = (
     Representation.sha256, Representation.store, Representation.object_key,
 )  # fmt: skip
 
-# Built once: putting the statement together costs more than running it.
-_FIND = (
+_FIND = PreparedSelect(
     select(*_DOCUMENT, *_PLACEMENT)
     .outerjoin(Representation, Representation.document_id == Document.document_id)
-    .where(Document.uri_key.in_(bindparam("uri_keys", expanding=True)))
+    .where(Document.uri_key.in_(bindparam("uri_keys", expanding=True))),
+    "uri_keys",
 )
 
 # Built once: an ingest runs these for every document, and putting a statement together costs more than running it.
@@ -56,8 +57,8 @@ def find_documents(connection: Connection, uri_keys: Iterable[str]) -> dict[str,
     if not wanted:
         return {}
     grouped: dict[str, list[tuple[Any, ...]]] = {}
-    for row in connection.execute(_FIND, {"uri_keys": wanted}):
-        grouped.setdefault(row[17], []).append(tuple(row))
+    for row in _FIND.rows(connection, wanted):
+        grouped.setdefault(row[17], []).append(row)
     return {key: _document(rows) for key, rows in grouped.items()}
 
 

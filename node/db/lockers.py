@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from node.contract.revocation import RevocationEntry
 from node.db.models import Locker, RevocationEntryRow
+from node.db.prepared import PreparedSelect
 from node.db.session import Database
 
 PENDING = "pending"
@@ -53,13 +54,17 @@ _COLUMNS = (
     Locker.list_refusals, Locker.list_refused, Locker.links_after, Locker.announced_after, Locker.push_failures,
     Locker.push_next_us,
 )  # fmt: skip
+_NAMES = tuple(column.key for column in _COLUMNS)
 
-# Built once: each admitted batch runs these, and putting a statement together costs more than running it.
 _ALL = select(*_COLUMNS).order_by(Locker.iss)
 _IN_STATE = _ALL.where(Locker.state == bindparam("state"))
-_FIND = select(*_COLUMNS).where(Locker.iss.in_(bindparam("isses", expanding=True)))
-_VOID_MOMENTS = select(RevocationEntryRow.iss, RevocationEntryRow.consent_id, RevocationEntryRow.void_before_us).where(
-    tuple_(RevocationEntryRow.iss, RevocationEntryRow.consent_id).in_(bindparam("pairs", expanding=True))
+_FIND = PreparedSelect(select(*_COLUMNS).where(Locker.iss.in_(bindparam("isses", expanding=True))), "isses")
+_VOID_MOMENTS = PreparedSelect(
+    select(RevocationEntryRow.iss, RevocationEntryRow.consent_id, RevocationEntryRow.void_before_us).where(
+        tuple_(RevocationEntryRow.iss, RevocationEntryRow.consent_id).in_(bindparam("pairs", expanding=True))
+    ),
+    "pairs",
+    width=2,
 )
 
 
@@ -68,7 +73,7 @@ def locker_rows(connection: Connection, isses: Iterable[str]) -> dict[str, Locke
     wanted = sorted(set(isses))
     if not wanted:
         return {}
-    return {row.iss: _locker(row) for row in connection.execute(_FIND, {"isses": wanted})}
+    return {row[0]: _locker(row) for row in _FIND.rows(connection, wanted)}
 
 
 def all_lockers(connection: Connection, state: str | None = None) -> list[LockerRow]:
@@ -128,8 +133,7 @@ def void_moments(connection: Connection, pairs: Iterable[tuple[str, str]]) -> di
     wanted = sorted(set(pairs))
     if not wanted:
         return {}
-    rows = connection.execute(_VOID_MOMENTS, {"pairs": wanted})
-    return {(row.iss, row.consent_id): row.void_before_us for row in rows}
+    return {(iss, consent): moment for iss, consent, moment in _VOID_MOMENTS.rows(connection, wanted)}
 
 
 def add_revocations(connection: Connection, iss: str, entries: Sequence[RevocationEntry]) -> None:
@@ -238,6 +242,6 @@ class LockerRecords:
             )
 
 
-def _locker(row: Any) -> LockerRow:
-    values = dict(row._mapping)
+def _locker(row: Sequence[Any]) -> LockerRow:
+    values = dict(zip(_NAMES, row, strict=True))
     return LockerRow(**{**values, "endpoints": json.loads(values["endpoints"])})

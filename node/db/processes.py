@@ -4,11 +4,12 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
 from node.contract.times import DAY, SECOND
 from node.db.audit_log import append_events
 from node.db.models import AccessEvent, AccessUnsequenced, OpenRead, ServingProcess
+from node.db.prepared import PreparedSelect
 from node.db.session import Database
 from node.services.audit import Outcome, encode_event
 from node.services.events import end_of_read
@@ -18,6 +19,13 @@ STALE_AFTER = 60 * SECOND
 MOST_READS = 200
 MOST_UNSEQUENCED = 2000
 KEPT = 7 * DAY
+
+_ENDED = PreparedSelect(
+    select(ServingProcess.process_id, ServingProcess.ended_us)
+    .where(ServingProcess.process_id.in_(bindparam("process_ids", expanding=True)))
+    .with_for_update(read=True),
+    "process_ids",
+)
 
 
 def register_process(connection: Connection, process_id: str, instance: str, now_us: int) -> None:
@@ -53,12 +61,8 @@ def declared_dead(connection: Connection, process_ids: Collection[str]) -> set[s
 
     The end of a read is written only by a process that is alive: those of a dead one have been closed as interrupted, or will be.
     """
-    statement = (
-        select(ServingProcess.process_id, ServingProcess.ended_us)
-        .where(ServingProcess.process_id.in_(process_ids))
-        .with_for_update(read=True)
-    )
-    return {row.process_id for row in connection.execute(statement) if row.ended_us is not None}
+    rows = _ENDED.rows(connection, sorted(process_ids))
+    return {process_id for process_id, ended_us in rows if ended_us is not None}
 
 
 def close_interrupted(database: Database, now_us: int, *, stale_after: int = STALE_AFTER) -> int:

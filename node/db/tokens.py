@@ -2,16 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from node.contract.identifiers import uuid7
 from node.db.models import AccessToken
+from node.db.prepared import PreparedSelect
 from node.services.access import TokenGrant, TokenScope
 
-_FIND = select(AccessToken.__table__).where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True)))
+_GRANT = (
+    AccessToken.token_id, AccessToken.name, AccessToken.role, AccessToken.scope, AccessToken.created_us,
+    AccessToken.expires_us, AccessToken.revoked_us,
+)  # fmt: skip
+_FIND = PreparedSelect(
+    select(*_GRANT, AccessToken.token_hash).where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True))),
+    "hashes",
+)
 
 
 def token_hash(token: str) -> str:
@@ -38,12 +46,12 @@ def find_tokens(connection: Connection, hashes: Iterable[str]) -> dict[str, Toke
     wanted = sorted(set(hashes))
     if not wanted:
         return {}
-    return {row.token_hash: _grant(row) for row in connection.execute(_FIND, {"hashes": wanted})}
+    return {row[7]: _grant(row) for row in _FIND.rows(connection, wanted)}
 
 
 def list_tokens(connection: Connection) -> list[TokenGrant]:
     """Return all tokens, oldest first."""
-    rows = connection.execute(select(AccessToken.__table__).order_by(AccessToken.created_us, AccessToken.token_id))
+    rows = connection.execute(select(*_GRANT).order_by(AccessToken.created_us, AccessToken.token_id))
     return [_grant(row) for row in rows]
 
 
@@ -57,8 +65,8 @@ def revoke_token(connection: Connection, token_id: str, now_us: int) -> bool:
     return changed.rowcount == 1
 
 
-def _grant(row: Row[Any]) -> TokenGrant:
+def _grant(row: Sequence[Any]) -> TokenGrant:
     return TokenGrant(
-        token_id=row.token_id, name=row.name, role=row.role, scope=TokenScope.from_json(json.loads(row.scope)),
-        created_us=row.created_us, expires_us=row.expires_us, revoked_us=row.revoked_us,
+        token_id=row[0], name=row[1], role=row[2], scope=TokenScope.from_json(json.loads(row[3])), created_us=row[4],
+        expires_us=row[5], revoked_us=row[6],
     )  # fmt: skip

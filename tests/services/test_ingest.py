@@ -421,8 +421,9 @@ def test_transactions_stay_small_so_that_the_log_never_waits_long(desk: Desk, so
         written[0] = 0
 
     assert desk.run().report.created == count
-    assert max(sizes) <= 500
-    assert sum(sizes) >= count * 4
+    # Three rows a document; the two of the log do not pass SQLAlchemy's cursor: 500 rows with them.
+    assert max(sizes) <= 300
+    assert sum(sizes) >= count * 3
 
 
 def test_a_missing_folder_and_a_broken_manifest_stop_before_anything(desk: Desk) -> None:

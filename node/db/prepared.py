@@ -1,0 +1,115 @@
+"""Statements on the hot path, sent through the driver's own cursor with SQL text that is kept.
+
+SQLAlchemy writes the text, once for each dialect and number of values; running a statement through it costs forty times what
+SQLite needs for the work itself, and each read waits for half a dozen. Values are bound by the driver, errors come out as
+SQLAlchemy's own. The caller's transaction must have begun.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+BLOCKS = (64, 16, 4, 1)
+"""Lengths of VALUES."""
+MOST_VALUES = 512
+"""How many values an IN has at most."""
+
+
+def run_driver_sql(connection: Connection, text: str, values: Sequence[Any] = (), *, fetch: bool = False) -> list[Any]:
+    """Run one statement and return its rows, as the driver's tuples, if they are asked for; raises DBAPIError."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(text, values)
+        return list(cursor.fetchall()) if fetch else []
+    except Exception as error:
+        raise _as_sqlalchemy(connection, cursor, text, error) from error
+    finally:
+        cursor.close()
+
+
+class PreparedSelect:
+    """A SELECT with one parameter, the values or tuples of an IN."""
+
+    def __init__(self, statement: ClauseElement, parameter: str, width: int = 1) -> None:
+        """``width`` is the number of columns that are compared, more than one for tuples."""
+        self._statement = statement
+        self._parameter = parameter
+        self._width = width
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def rows(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
+        """Return the rows as plain tuples, in no order; many values are asked for in several statements."""
+        rows: list[Any] = []
+        for start in range(0, len(values), MOST_VALUES):
+            rows += self._some_rows(connection, values[start : start + MOST_VALUES])
+        return rows
+
+    def _some_rows(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
+        # The last value is repeated up to a power of two: a handful of texts for the database to keep instead of hundreds.
+        count = 1 << (len(values) - 1).bit_length()
+        key = (connection.dialect.name, count)
+        text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, count))
+        filled = [*values, *[values[-1]] * (count - len(values))]
+        if self._width > 1:
+            filled = [item for value in filled for item in value]
+        return run_driver_sql(connection, text, filled, fetch=True)
+
+    def _text(self, dialect: Dialect, count: int) -> str:
+        example: Any = "" if self._width == 1 else ("",) * self._width
+        compiled = self._statement.compile(dialect=_positional(dialect))
+        if not isinstance(compiled, SQLCompiler):
+            raise TypeError("a statement has no SQL text")
+        return str(compiled.construct_expanded_state({self._parameter: [example] * count}).statement)
+
+
+class PreparedInsert:
+    """An INSERT of many rows, in as few statements as a few lengths of VALUES allow.
+
+    One statement for all means that the interpreter's lock is let go of once and not once a row.
+    """
+
+    def __init__(self, statement: Insert, columns: Sequence[str]) -> None:
+        """``columns`` are the names of the row's values in their order."""
+        self._statement = statement
+        self._columns = columns
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert the rows, each with its values in the order of the columns."""
+        start = 0
+        while start < len(rows):
+            count = next(size for size in BLOCKS if size <= len(rows) - start)
+            key = (connection.dialect.name, count)
+            text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, count))
+            run_driver_sql(connection, text, [value for row in rows[start : start + count] for value in row])
+            start += count
+
+    def _text(self, dialect: Dialect, count: int) -> str:
+        compiled = self._statement.compile(dialect=_positional(dialect), column_keys=list(self._columns))
+        if not isinstance(compiled, SQLCompiler) or compiled.positiontup != list(self._columns):
+            raise ValueError("the columns are to be named in the table's order")
+        head, _, row = str(compiled).partition(" VALUES ")
+        return f"{head} VALUES {', '.join([row] * count)}"
+
+
+def _positional(dialect: Dialect) -> Dialect:
+    """Return the dialect with parameters by position, whatever style it was opened with."""
+    return type(dialect)(paramstyle="qmark" if dialect.paramstyle == "qmark" else "format")  # type: ignore[call-arg]  # of DefaultDialect
+
+
+def _as_sqlalchemy(connection: Connection, cursor: Any, text: str, error: Exception) -> BaseException:
+    """Return a driver's error as SQLAlchemy has it; a connection that is broken is not used again."""
+    dialect = connection.dialect
+    base = dialect.loaded_dbapi.Error
+    if not isinstance(error, base):
+        return error
+    broken = dialect.is_disconnect(error, connection.connection, cursor)
+    if broken:
+        connection.invalidate(error)
+    return DBAPIError.instance(
+        text, None, error, base, hide_parameters=True, connection_invalidated=broken, dialect=dialect
+    )
