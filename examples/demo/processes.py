@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 BIN = Path(sys.executable).parent
-START_SECONDS = 40
+START_SECONDS = 120
 
 
 class DemoFailed(Exception):
