@@ -14,7 +14,6 @@ import pytest
 
 from bench.postgresql import PostgreSQLServer, running_postgresql
 
-
 SHARING_FOLDERS = ("federation",)
 """Folders whose tests share one running federation."""
 
