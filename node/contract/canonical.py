@@ -1,6 +1,7 @@
 """RFC 8785 canonical JSON for the values that the federation signs or hashes."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
@@ -25,9 +26,9 @@ def _refuse_unportable(value: Any) -> None:
         if not -_LARGEST <= value <= _LARGEST:
             raise ValueError("an integer is too large for canonical JSON")
     elif isinstance(value, dict):
-        for key, item in value.items():
-            if not (isinstance(key, str) and key.isascii()):
-                raise ValueError("canonical JSON keys are ASCII text here")
+        if not _ascii_text(value):
+            raise ValueError("canonical JSON keys are ASCII text here")
+        for item in value.values():
             if type(item) is not str:
                 _refuse_unportable(item)
     elif isinstance(value, list | tuple):
@@ -35,3 +36,10 @@ def _refuse_unportable(value: Any) -> None:
             _refuse_unportable(item)
     else:
         raise ValueError(f"{type(value).__name__} has no canonical JSON form here")
+
+
+def _ascii_text(keys: Iterable[Any]) -> bool:
+    try:
+        return "".join(keys).isascii()
+    except TypeError:
+        return False

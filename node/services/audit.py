@@ -1,13 +1,12 @@
 """Access events: what is written of every attempt, in one fixed vocabulary."""
 
-import os
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 from node.contract.canonical import canonical_json
-from node.contract.identifiers import uuid7
+from node.contract.identifiers import random_bytes, uuid7
 from node.contract.times import format_time
 from node.services.ports import EncodedEvent
 
@@ -53,4 +52,4 @@ def encode_event(fields: Mapping[str, Any], at_us: int) -> EncodedEvent:
     event_id = uuid7()
     event = {name: value for name, value in fields.items() if value is not None}
     event.update(v=VERSION, event_id=event_id, at=_format_time(at_us))
-    return EncodedEvent(event_id, canonical_json(event), os.urandom(16))
+    return EncodedEvent(event_id, canonical_json(event), random_bytes(16))
