@@ -31,8 +31,8 @@ def run_driver_sql(connection: Connection, text: str, values: Sequence[Any] = ()
         cursor.close()
 
 
-class PreparedSelect:
-    """A SELECT with one parameter, the values or tuples of an IN."""
+class _PreparedIn:
+    """A statement with one parameter, the values or tuples of an IN."""
 
     def __init__(self, statement: ClauseElement, parameter: str, width: int = 1) -> None:
         """``width`` is the number of columns that are compared, more than one for tuples."""
@@ -41,14 +41,13 @@ class PreparedSelect:
         self._width = width
         self._texts: dict[tuple[str, int], str] = {}
 
-    def rows(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
-        """Return the rows as plain tuples, in no order; many values are asked for in several statements."""
+    def _run(self, connection: Connection, values: Sequence[Any], *, fetch: bool) -> list[Any]:
         rows: list[Any] = []
         for start in range(0, len(values), MOST_VALUES):
-            rows += self._some_rows(connection, values[start : start + MOST_VALUES])
+            rows += self._run_part(connection, values[start : start + MOST_VALUES], fetch=fetch)
         return rows
 
-    def _some_rows(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
+    def _run_part(self, connection: Connection, values: Sequence[Any], *, fetch: bool) -> list[Any]:
         # The last value is repeated up to a power of two: a handful of texts for the database to keep instead of hundreds.
         count = 1 << (len(values) - 1).bit_length()
         key = (connection.dialect.name, count)
@@ -56,7 +55,7 @@ class PreparedSelect:
         filled = [*values, *[values[-1]] * (count - len(values))]
         if self._width > 1:
             filled = [item for value in filled for item in value]
-        return run_driver_sql(connection, text, filled, fetch=True)
+        return run_driver_sql(connection, text, filled, fetch=fetch)
 
     def _text(self, dialect: Dialect, count: int) -> str:
         example: Any = "" if self._width == 1 else ("",) * self._width
@@ -64,6 +63,22 @@ class PreparedSelect:
         if not isinstance(compiled, SQLCompiler):
             raise TypeError("a statement has no SQL text")
         return str(compiled.construct_expanded_state({self._parameter: [example] * count}).statement)
+
+
+class PreparedSelect(_PreparedIn):
+    """A SELECT of the rows whose columns are among given values."""
+
+    def rows(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
+        """Return the rows as plain tuples, in no order; many values are asked for in several statements."""
+        return self._run(connection, values, fetch=True)
+
+
+class PreparedDelete(_PreparedIn):
+    """A DELETE of the rows whose columns are among given values."""
+
+    def run(self, connection: Connection, values: Sequence[Any]) -> None:
+        """Delete the rows; many values take several statements."""
+        self._run(connection, values, fetch=False)
 
 
 class PreparedInsert:

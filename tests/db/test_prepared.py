@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, bindparam, insert, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from node.db import schema
 from node.db.lockers import save_locker
 from node.db.models import AccessEvent, AccessUnsequenced, RevocationEntryRow
-from node.db.prepared import MOST_VALUES, PreparedInsert, PreparedSelect, run_driver_sql
+from node.db.prepared import MOST_VALUES, PreparedDelete, PreparedInsert, PreparedSelect, run_driver_sql
 from node.db.session import Database
 
 QUEUED = PreparedSelect(
@@ -21,6 +21,9 @@ VOID = PreparedSelect(
     ),
     "pairs",
     width=2,
+)
+DEQUEUE = PreparedDelete(
+    delete(AccessUnsequenced).where(AccessUnsequenced.event_id.in_(bindparam("ids", expanding=True))), "ids"
 )
 QUEUE = PreparedInsert(insert(AccessUnsequenced), ("event_id",))
 EVENTS = PreparedInsert(insert(AccessEvent), ("event_id", "payload", "nonce"))
@@ -54,6 +57,8 @@ def test_those_asked_for_are_found_once(connection: Connection, count: int) -> N
     QUEUE.run(connection, [(name,) for name in [*names, "other"]])
     assert sorted(QUEUED.rows(connection, [*names, "missing"])) == sorted((name,) for name in names)
     assert QUEUED.rows(connection, []) == []
+    DEQUEUE.run(connection, [*names, "missing"])
+    assert QUEUED.rows(connection, [*names, "other"]) == [("other",)]
 
 
 def test_pairs_are_compared_as_pairs(connection: Connection) -> None:
