@@ -67,16 +67,16 @@ class RevocationPage:
                 raise ValueError("entries")
             page = cls(
                 iss=str(claims["iss"]),
-                sequence=int(claims["seq"]),
+                sequence=_number(claims["seq"]),
                 previous=None if claims["prev"] is None else str(claims["prev"]),
-                horizon=int(claims["horizon"]),
+                horizon=_number(claims["horizon"]),
                 issued_us=parse_time(claims["issued_at"]),
                 next_update_us=parse_time(claims["next_update"]),
                 entries=tuple(
                     RevocationEntry(str(entry["consent_id"]), parse_time(entry["void_before"])) for entry in entries
                 ),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PageRefused(reason="malformed-claims") from error
         if not 1 <= page.horizon <= page.sequence or (page.previous is None) != (page.sequence == 1):
             raise PageRefused(reason="malformed-claims")
@@ -109,3 +109,10 @@ def verify_page(token: str, keys: KeySet) -> RevocationPage:
 def page_digest(token: str) -> str:
     """Return the hex SHA-256 of a page as sent: what the next page's ``prev`` names."""
     return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def _number(value: Any) -> int:
+    """Return a page number as it is: Python reads ``Infinity`` and ``NaN`` as JSON numbers, and ``int`` takes texts too."""
+    if type(value) is not int:
+        raise ValueError("a page number is an integer")
+    return value
