@@ -253,13 +253,33 @@ def issuer_list(folder: Path, as_json: bool) -> None:
 @click.argument("issuer_id")
 @click.option("--node", "node_id", required=True, help="The node's id.")
 @click.option("--fingerprint", required=True, help="As the department reads it out.")
+@click.option("--replace-keys", is_flag=True, help="The node has new keys: replace those it was approved with.")
+@click.option("--resume-node", is_flag=True, help="Lift the node's suspension too.")
 @_with_options
-def issuer_approve(folder: Path, as_json: bool, issuer_id: str, node_id: str, fingerprint: str) -> None:
+def issuer_approve(
+    folder: Path,
+    as_json: bool,
+    issuer_id: str,
+    node_id: str,
+    fingerprint: str,
+    replace_keys: bool,
+    resume_node: bool,
+) -> None:
     """Bind a node's keys to an issuer after the fingerprint was compared out of band."""
     with _opened(folder) as locker:
-        locker.services.directory.approve(issuer_id, node_id, fingerprint, locker.clock())
-    document = {"issuer": issuer_id, "node_id": node_id, "state": "approved"}
-    _Output(as_json).show(document, lambda: iter([f"Node {node_id} now answers for {issuer_id}."]))
+        done = locker.services.directory.approve(
+            issuer_id, node_id, fingerprint, locker.clock(), replace_keys=replace_keys, resume_node=resume_node
+        )
+    document = {
+        "issuer": issuer_id, "node_id": node_id, "state": "approved", "doc_types": done.doc_types,
+        "rekeyed": done.rekeyed,
+    }  # fmt: skip
+
+    def lines() -> Iterator[str]:
+        yield f"Node {node_id} now answers for {issuer_id}: {', '.join(done.doc_types)}."
+        yield from (f"{name} is reached with the node's new keys from now on." for name in done.rekeyed)
+
+    _Output(as_json).show(document, lines)
 
 
 @issuer.command("suspend")

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from locker.db.models import Client, DocType, Issuer, Node, Registration, UsedAssertion
+from locker.db.models import AccessToken, Client, DocType, Issuer, Node, Registration, UsedAssertion
 from locker.db.session import Database
 from locker.services.principal import NODE
 from node.contract.identifiers import uuid7
@@ -49,6 +49,14 @@ class Received:
     fingerprint: str
     state: str
     scope: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What an approval did: the issuers whose node has new keys by it, and the document types now approved."""
+
+    rekeyed: tuple[str, ...]
+    doc_types: tuple[str, ...]
 
 
 class Directory:
@@ -109,10 +117,15 @@ class Directory:
             _require_no_collision(session, [issuer])
             session.add(Issuer(issuer_key=issuer.lower(), issuer=issuer, name=name, state=EXPECTED, changed_us=now_us))
 
-    def approve(self, issuer: str, node_id: str, expected_fingerprint: str, now_us: int) -> None:
+    def approve(
+        self, issuer: str, node_id: str, expected_fingerprint: str, now_us: int, *, replace_keys: bool = False,
+        resume_node: bool = False,
+    ) -> Approval:  # fmt: skip
         """Bind a node's keys to an issuer and the document types it asked for, if the fingerprint is the compared one.
 
         Raises NotFound without such a registration, Conflict for another fingerprint or an issuer bound to another node.
+        An applicant chooses its node id, so a node of this id that is known by other keys is left alone (Conflict) unless
+        the officer says ``replace_keys``; a suspended one stays so (Conflict) unless the officer says ``resume_node``.
         """
         with self._database.write() as session:
             claims = _pending(session, issuer, node_id, expected_fingerprint)
@@ -121,8 +134,10 @@ class Directory:
             row = session.get(Issuer, issuer.lower())
             if row is not None and row.state == APPROVED and row.node_id != node_id:
                 raise Conflict("this issuer is bound to another node; suspend it first")
+            bound = _require_same_node(session, node_id, expected_fingerprint, replace_keys, resume_node)
             _approve_node(session, claims, expected_fingerprint, now_us)
             _approve_issuer(session, row, wanted, node_id, now_us)
+            return Approval(tuple(bound), tuple(doc_type["doc_type"] for doc_type in wanted["doc_types"]))
 
     def suspend(self, issuer: str, now_us: int) -> None:
         """Stop an issuer at once: no tickets, pushes or gateway reads for it until it is approved again."""
@@ -316,6 +331,31 @@ def _pending(session: Session, issuer: str, node_id: str, expected: str) -> dict
 
 def _names(claims: Mapping[str, Any]) -> set[str]:
     return {row["issuer"].lower() for row in claims["issuers"]}
+
+
+def _require_same_node(
+    session: Session, node_id: str, approved: str, replace_keys: bool, resume_node: bool
+) -> Sequence[str]:
+    """Return the issuers whose keys an approval replaces; raises Conflict when the officer did not say that it may."""
+    node = session.get(Node, node_id, with_for_update=True)
+    if node is None:
+        return ()
+    if node.state == SUSPENDED and not resume_node:
+        raise Conflict(
+            "this node is suspended, and approving an issuer does not lift that; say --resume-node to do both"
+        )
+    if hmac.compare_digest(node.fingerprint.encode(), approved.strip().lower().encode()):
+        return ()
+    mine = select(Issuer.issuer).where(Issuer.node_id == node_id).order_by(Issuer.issuer_key)
+    bound = session.scalars(mine).all()
+    if not replace_keys:
+        raise Conflict(
+            f"a node {node_id} with other keys is in the directory and answers for {', '.join(bound) or 'no issuer'}; "
+            "say --replace-keys if it is the same node, and every one of these is to be reached with the new keys"
+        )
+    # Whoever holds the old keys is not known as this node any longer, with no token from before either.
+    session.execute(delete(AccessToken).where(AccessToken.subject == node_id, AccessToken.role == NODE))
+    return bound
 
 
 def _approve_node(session: Session, claims: Mapping[str, Any], approved: str, now_us: int) -> None:

@@ -80,6 +80,11 @@ def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
     assert "fingerprint is not that" in run(*approve, "0000-0000", "--folder", str(folder), code=1)
     assert asked(folder, *approve, waiting["fingerprint"])["state"] == "approved"
     assert asked(folder, "issuer", "list")["issuers"][0]["state"] == "approved"
+    renewed = world.node(base_url="http://127.0.0.1:9")
+    locker.services.directory.register(renewed.registration(), now_us())
+    assert "--replace-keys" in run(*approve, fingerprint(renewed.keys), "--folder", str(folder), code=1)
+    said = run(*approve, fingerprint(renewed.keys), "--replace-keys", "--folder", str(folder))
+    assert f"{issuer} is reached with the node's new keys" in said
     run("issuer", "suspend", issuer, "--folder", str(folder))
     run("issuer", "suspend", "--node", node.node_id, "--folder", str(folder))
     run("issuer", "suspend", code=2)

@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 
 import pytest
 
@@ -44,6 +45,40 @@ def test_a_stranger_who_registers_under_the_same_node_id_gains_nothing(world) ->
     principal = world.services.tokens.authenticate(f"Bearer {token}", now_us())
     assert principal.role == "applicant"
     assert world.services.directory.registration(registration_id=principal.subject).state == "pending"
+
+
+def test_an_applicant_who_takes_an_approved_nodes_id_does_not_replace_its_keys(either_world) -> None:
+    world, issuer = either_world, "in.gov.birth"
+    honest = world.department()
+    held, stranger = world.node_token(honest), world.node(base_url="https://other.test", issuers=(issuer,))
+    world.services.directory.register(stranger.registration(), now_us())
+    approve = partial(world.services.directory.approve, issuer, stranger.node_id, fingerprint(stranger.keys), now_us())
+    with pytest.raises(Conflict, match=f"answers for {ISSUER}; say --replace-keys"):
+        approve()
+    (before,) = world.services.directory.issuers()
+    assert (before["fingerprint"], before["base_url"]) == (fingerprint(honest.keys), "https://node.test")
+    assert world.services.tokens.authenticate(f"Bearer {held}", now_us()).role == "node"
+    assert approve(replace_keys=True).rekeyed == (ISSUER,)
+    assert {row["fingerprint"] for row in world.services.directory.issuers()} == {fingerprint(stranger.keys)}
+    with pytest.raises(InvalidCredential):
+        world.services.tokens.authenticate(f"Bearer {held}", now_us())
+
+
+@pytest.mark.parametrize("other_keys", [False, True])
+def test_approving_an_issuer_does_not_lift_the_suspension_of_its_node(world, other_keys: bool) -> None:
+    node = world.department()
+    world.services.directory.suspend_node(node.node_id)
+    if other_keys:
+        node = world.node()
+    world.services.directory.register(node.registration(), now_us())
+    approve = partial(
+        world.services.directory.approve, ISSUER, node.node_id, fingerprint(node.keys), now_us(), replace_keys=True
+    )
+    with pytest.raises(Conflict, match="--resume-node"):
+        approve()
+    assert world.services.directory.public_issuers() == []
+    approve(resume_node=True)
+    assert len(world.services.directory.public_issuers()) == 1 and world.node_token(node)
 
 
 def test_an_approved_issuer_is_not_given_to_another_node(world) -> None:
