@@ -28,7 +28,7 @@ from node.services import access
 from node.services.access import LockerScope, NodeRules, Principal, TokenGrant
 from node.services.audit import PHASE_END, Action, encode_event
 from node.services.events import Caller, attempt, given, refusal
-from node.services.floods import FloodGate
+from node.services.floods import FloodGate, counted_as
 from node.services.ports import CatalogueDocument
 from node.services.verifying import PublishedKeys, TicketVerifier, bearer_credential
 
@@ -231,10 +231,10 @@ class Admission:
                 return PutAllowed(uri, principal, fields), None
             return self._answer(work, principal, document, fields, now_us)
         except ProblemError as error:
-            return self._refuse(work.caller, error, fields, now_us)
+            return self._refuse(error, fields, now_us)
         except Exception as error:
             log.error("admission_fault", error=type(error).__name__, request_id=work.caller.request_id)
-            return self._refuse(work.caller, as_problem(error), fields, now_us)
+            return self._refuse(as_problem(error), fields, now_us)
 
     def _require_allowed(
         self, connection: Connection, work: ReadWork | PutWork, credential: _Credential, principal: Principal,
@@ -276,11 +276,11 @@ class Admission:
         return Admitted(document, plan, fields), fields
 
     def _refuse(
-        self, caller: Caller, error: ProblemError, fields: dict[str, Any], now_us: int
+        self, error: ProblemError, fields: dict[str, Any], now_us: int
     ) -> tuple[ProblemError, Mapping[str, Any] | None]:
         fields.update(refusal(error))
         if access.credential_refused(error):
-            verdict = self._floods.admit(caller.source, now_us)
+            verdict = self._floods.admit(counted_as(fields), now_us)
             if verdict.flooded:
                 return verdict.problem(), None
         return error, fields

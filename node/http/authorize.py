@@ -30,6 +30,7 @@ from node.http.principals import PUBLIC
 from node.services import access
 from node.services.access import NodeRules
 from node.services.events import Caller
+from node.services.floods import counted_as
 from node.services.ports import AuditRecorder
 from node.web.problems import ResponseBroken, request_id_of, send_problem_for, unexpected
 from node.web.refusals import as_refusal
@@ -96,12 +97,13 @@ class CallLog:
         """Write the row of a call that was refused or failed and return what to answer, LogUnavailable when it cannot be written."""
         if not call.is_audited or call.recorded:
             return error
+        event = call.refused(error)
         if access.credential_refused(error):
-            verdict = self._floods.admit(call.caller.source, self._clock())
+            verdict = self._floods.admit(counted_as(event), self._clock())
             if verdict.flooded:
                 return verdict.problem()
         try:
-            self._record(call.refused(error))
+            self._record(event)
         except LogUnavailable as unwritten:
             return unwritten
         return error

@@ -1,10 +1,15 @@
 """Floods of requests without a valid credential: a row each up to a number, then one row a minute with a count.
 
+A credential that was really issued, a signed ticket or a known token that is refused for another reason, is counted by itself and
+not with the strangers of its address: nobody can hide a stolen ticket's attempts behind a flood of their own.
+
 Without this, anybody could fill the log's disk; with it, the log still tells that somebody tried, from where and how often. The
 state is per process and bounded: sources beyond the bound share one entry.
 """
 
+import ipaddress
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +20,29 @@ from node.services.audit import PHASE_ATTEMPT, Action, Outcome
 ROWS_A_MINUTE = 20
 MAX_SOURCES = 10_000
 OTHER_SOURCES = "other sources"
+
+
+def counted_as(event: Mapping[str, Any]) -> str:
+    """Return under which name a refused attempt is counted: its own credential's, else its address's.
+
+    An IPv6 address stands for its /64, which one caller has all of.
+    """
+    if event.get("ticket"):
+        return f"ticket {event['ticket']}"
+    principal = event.get("principal")
+    if isinstance(principal, Mapping) and principal.get("id"):
+        return f"token {principal['id']}"
+    return _network(str(event.get("source")))
+
+
+def _network(source: str) -> str:
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:
+        return source
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +74,7 @@ class FloodGate:
         self._lock = threading.Lock()
 
     def admit(self, source: str, now_us: int) -> FloodVerdict:
-        """Count one attempt of a source (an address) whose credential was refused."""
+        """Count one attempt, under the name that ``counted_as`` gives it, whose credential was refused."""
         window_us = now_us - now_us % MINUTE
         with self._lock:
             entry = self._entry(source, window_us)

@@ -216,3 +216,13 @@ def test_a_locker_key_that_was_replaced_is_followed_at_once(document):
         )
     assert ask(document, document.ticket("1", old)).status_code == 401
     assert ask(document, document.ticket("1", new)).status_code == 200
+
+
+def test_a_flood_hides_no_ticket_that_was_really_issued(document):
+    for _ in range(25):
+        httpx.get(f"{document.url}/v1/documents/{URI}")
+    stolen = document.ticket("1", aud="node-2", client_id="thief")
+    answers = [ask(document, stolen).status_code for _ in range(22)]
+    assert answers == [401] * 20 + [429] * 2
+    rows = [row for row in document.events(expected=40) if row.get("client_id") == "thief"]
+    assert [row["reason"] for row in rows] == ["other-audience"] * 20

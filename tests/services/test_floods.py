@@ -1,7 +1,7 @@
 """Floods: twenty rows, then a count; one summary for each source and minute; bounded memory."""
 
 from node.contract.times import MINUTE, SECOND
-from node.services.floods import OTHER_SOURCES, FloodGate
+from node.services.floods import OTHER_SOURCES, FloodGate, counted_as
 
 NOW = 1_800_000_000 * SECOND - 1_800_000_000 * SECOND % MINUTE
 
@@ -34,3 +34,15 @@ def test_many_sources_share_one_entry_beyond_the_bound():
     rows = gate.due_summaries(NOW + MINUTE)
     assert [(row["source"], row["count"]) for row in rows] == [(OTHER_SOURCES, 46)]
     assert len(gate._sources) == 0
+
+
+def test_a_credential_that_was_issued_is_counted_by_itself():
+    assert counted_as({"source": "10.0.0.1", "ticket": "t-1"}) == "ticket t-1"
+    assert counted_as({"source": "10.0.0.1", "principal": {"kind": "token", "id": "k-1"}}) == "token k-1"
+    assert counted_as({"source": "10.0.0.1"}) == "10.0.0.1"
+
+
+def test_all_of_an_ipv6_network_is_one_caller():
+    assert counted_as({"source": "2001:db8::1"}) == counted_as({"source": "2001:db8::ffff:1"}) == "2001:db8::/64"
+    assert counted_as({"source": "2001:db8:0:1::1"}) != counted_as({"source": "2001:db8::1"})
+    assert counted_as({"source": "unknown"}) == "unknown"
