@@ -270,7 +270,10 @@ class _Batch:
 
     def _apply(self, row: PreparedRow, uri: DocumentURI) -> dict[str, Any]:
         link = self._session.get(Link, uri.key)
-        if link is not None and link.revision >= row.revision:
+        if link is not None and link.node_id != self._node_id:
+            self._take_over(link)
+        # Revisions are a node's own count, so they are compared with those of the same node alone.
+        elif link is not None and link.revision >= row.revision:
             return {"outcome": "unchanged", "holder_ref": link.holder_ref}
         if link is None:
             link = Link(
@@ -291,6 +294,16 @@ class _Batch:
         if link.resident_id is None:
             return {"outcome": "pending", "holder_ref": None}
         return {"outcome": "linked", "holder_ref": link.holder_ref}
+
+    def _take_over(self, link: Link) -> None:
+        """Take a document anew whose issuer has moved here: the node before learns that it is gone and keeps its own names.
+
+        A node knows a resident by a name that no other node has, so nothing that was linked there is taken along.
+        """
+        if link.resident_id is not None and link.state == ACTIVE:
+            self._events.append(_event(link, "withdrawn", self._now_us))
+        link.resident_id, link.holder_ref, link.linked_us = None, None, None
+        link.holder_scheme, link.holder_hash, link.holder_last4 = None, None, None
 
     def _withdraw(self, link: Link) -> dict[str, Any]:
         link.state = WITHDRAWN

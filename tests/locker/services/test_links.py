@@ -5,8 +5,11 @@ from sqlalchemy import select, text
 
 from locker.db.models import Alert, Link
 from locker.services import links
+from locker.services.principal import Principal
 from node.contract.identifiers import uuid7
 from node.contract.problems import BadRequest, Conflict
+from node.contract.records import verify_request
+from node.contract.signing import LOG_GRANT
 
 ISSUER = "in.gov.meeseva.ap"
 INCOME = f"{ISSUER}-INCOM-9606884969"
@@ -145,6 +148,37 @@ def test_a_corrected_holder_takes_the_document_away(world) -> None:
     assert len(world.services.links.documents(right, None, None, None, 10)[0]) == 1
     changes, _ = world.services.links.changes(node.node_id, 0, 10)
     assert [change["outcome"] for change in changes] == ["linked", "withdrawn", "linked"]
+
+
+def moved_to(world, node_id: str):
+    """The issuer's documents are another node's from now on."""
+    world.services.directory.suspend(ISSUER, world.clock())
+    return world.department(node_id=node_id)
+
+
+def test_a_document_whose_issuer_moves_is_taken_anew_whatever_the_revision(either_world) -> None:
+    world = either_world
+    resident, old = world.resident(), world.department()
+    (before,) = world.push(old, world.row(INCOME, MOBILE, revision=7))
+    new = moved_to(world, "node-new")
+    (after,) = world.push(new, world.row(INCOME, MOBILE, revision=1))
+    assert after["outcome"] == "linked" and after["holder_ref"] != before["holder_ref"]
+    grant = world.services.grants.issue(Principal("resident", resident), "node-new", world.clock())
+    claims = verify_request(grant.token, LOG_GRANT, world.keys.public, audience="node-new", now_us=world.clock())
+    assert claims["holder_ref"] == after["holder_ref"]
+    (gone,) = world.services.links.changes("node-ap", 1, 10)[0]
+    assert (gone["outcome"], gone["holder_ref"]) == ("withdrawn", before["holder_ref"])
+    (linked,) = world.services.links.changes("node-new", 0, 10)[0]
+    assert (linked["outcome"], linked["holder_ref"]) == ("linked", after["holder_ref"])
+    assert outcomes(world.push(new, world.row(INCOME, MOBILE, revision=1))) == ["unchanged"]
+
+
+def test_a_new_node_that_names_no_holder_is_told_no_name_of_the_old_one(world) -> None:
+    world.resident()
+    world.push(world.department(), world.row(INCOME, MOBILE))
+    new = moved_to(world, "node-new")
+    (result,) = world.push(new, world.row(INCOME, kind="change"))
+    assert (result["outcome"], result["holder_ref"]) == ("pending", None)
 
 
 def test_rows_outside_the_scope_are_refused_one_by_one_and_raise_an_alert(world) -> None:
