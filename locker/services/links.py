@@ -283,13 +283,14 @@ class _Batch:
             )  # fmt: skip
             self._session.add(link)
         link.node_id, link.revision, link.changed_us = self._node_id, row.revision, self._now_us
+        shown = link.resident_id is not None and link.state == ACTIVE
         if row.kind == "withdraw":
-            return self._withdraw(link)
+            return self._withdraw(link, shown)
         link.state, link.document = ACTIVE, json.dumps(row.document)
         if row.holder is not None:
             holder = row.holder
             link.holder_scheme, link.holder_hash, link.holder_last4 = holder.scheme, holder.keyed_hash, holder.last4
-        self._find_resident(link)
+        self._find_resident(link, shown)
         self._session.flush()
         if link.resident_id is None:
             return {"outcome": "pending", "holder_ref": None}
@@ -305,23 +306,28 @@ class _Batch:
         link.resident_id, link.holder_ref, link.linked_us = None, None, None
         link.holder_scheme, link.holder_hash, link.holder_last4 = None, None, None
 
-    def _withdraw(self, link: Link) -> dict[str, Any]:
+    def _withdraw(self, link: Link, shown: bool) -> dict[str, Any]:
         link.state = WITHDRAWN
-        if link.resident_id is not None:
+        if shown:
             self._events.append(_event(link, "withdrawn", self._now_us))
         self._session.flush()
         return {"outcome": "withdrawn"}
 
-    def _find_resident(self, link: Link) -> None:
-        """Link a document to the resident whose it is; a changed holder takes it away from the one who had it."""
-        if link.holder_scheme is None or link.holder_hash is None:
-            return
-        owner = _owner(self._session, link.holder_scheme, link.holder_hash)
+    def _find_resident(self, link: Link, shown: bool) -> None:
+        """Link a document to the resident whose it is; a changed holder takes it away from the one who had it.
+
+        ``shown`` tells whether a resident had it until now: who follows the events learns of each turn once.
+        """
+        owner = link.resident_id
+        if link.holder_scheme is not None and link.holder_hash is not None:
+            owner = _owner(self._session, link.holder_scheme, link.holder_hash)
         if link.resident_id is not None and link.resident_id != owner:
-            self._events.append(_event(link, "withdrawn", self._now_us))
-            link.resident_id, link.holder_ref, link.linked_us = None, None, None
+            if shown:
+                self._events.append(_event(link, "withdrawn", self._now_us))
+            link.resident_id, link.holder_ref, link.linked_us, shown = None, None, None, False
         if owner is not None and link.resident_id is None:
             _link_to(self._session, link, owner, self._now_us)
+        if link.resident_id is not None and not shown:
             self._events.append(_event(link, "linked", self._now_us))
 
     def _alert(self) -> None:

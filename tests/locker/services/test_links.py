@@ -133,6 +133,20 @@ def test_withdrawing_takes_a_document_out_of_the_list_and_adding_brings_it_back(
     assert outcomes(world.push(node, world.row(INCOME, revision=3, kind="change"))) == ["linked"]
 
 
+def test_the_node_learns_of_each_turn_of_a_document_once(world) -> None:
+    world.resident()
+    world.resident("9876500000")
+    node = world.department()
+    turns = ("add", "withdraw", "withdraw", "add", "change", "withdraw")
+    for revision, kind in enumerate(turns, 1):
+        gone = {"document": None} if kind == "withdraw" else {}
+        world.push(node, world.row(INCOME, MOBILE if revision == 1 else None, kind=kind, revision=revision, **gone))
+    world.push(node, world.row(INCOME, ("mobile", "9876500000"), revision=9))
+    changes, _ = world.services.links.changes(node.node_id, 0, 10)
+    assert [change["outcome"] for change in changes] == ["linked", "withdrawn", "linked", "withdrawn", "linked"]
+    assert changes[0]["holder_ref"] == changes[2]["holder_ref"] != changes[4]["holder_ref"]
+
+
 def test_a_document_withdrawn_while_pending_links_when_it_comes_back(world) -> None:
     node = world.department()
     world.push(node, world.row(INCOME, MOBILE), world.row(INCOME, kind="withdraw", revision=2, document=None))
