@@ -139,6 +139,7 @@ class Node:
             self.locker_client, self.lockers,
             introduction=Introduction(self.settings.node_id, self.settings.name, self.settings.base_url),
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
+            refused=self.outbox,
         )  # fmt: skip
 
     def _referenced(self, store: str, keys: Sequence[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 import shutil
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.cli.faults import database_fault
 from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings
-from node.contract.problems import ProblemError
+from node.contract.problems import OutOfScope, ProblemError
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db import schema
 from node.db.lockers import LockerRecords, LockerRow
-from node.db.outbox import backlog
+from node.db.outbox import Refusal, backlog, refusals
 from node.db.schema import SchemaOutdated
 from node.db.session import Database, NotDurable
 from node.keys import KeyFault, load_keys
@@ -136,11 +136,25 @@ def _check_lockers(database: Database, settings: Settings) -> Iterator[Finding]:
             yield _check_state(locker)
             yield _check_clock(client, locker)
             with database.reading() as connection:
-                waiting = backlog(connection, locker.iss)
-            text = f"{waiting.waiting} announcements wait, {waiting.refused} were refused"
-            yield Finding(f"{locker.iss}, push", None if waiting.refused else True, text)
+                waiting, refused = backlog(connection, locker.iss), refusals(connection, locker.iss)
+            yield Finding(f"{locker.iss}, push", True, f"{waiting.waiting} announcements wait")
+            for line in refusal_lines(locker.iss, refused):
+                yield Finding(f"{locker.iss}, push", False, line)
     finally:
         client.close()
+
+
+def refusal_lines(iss: str, refused: Sequence[Refusal]) -> list[str]:
+    """Say what a locker refused, document type by document type, and what to do about it."""
+    return [
+        f"{row.count} of {row.issuer}-{row.doc_type} refused: {row.reason}. "
+        + (
+            f"Have the type approved: locker-node register {iss}"
+            if row.reason == OutOfScope.slug
+            else "When that is mended: locker-node push --retry-refused"
+        )
+        for row in refused
+    ]
 
 
 def _check_state(locker: LockerRow) -> Finding:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
+from node.cli.checks import refusal_lines
 from node.cli.options import node_options, opened, print_fields, print_json
 from node.contract.problems import NodeFault, NodeUnavailable, ProblemError
+from node.db.lockers import LockerRow
 from node.services.locker_client import LockerFault
 from node.services.push import PushReport
 from node.wiring import Node
@@ -41,32 +43,47 @@ def register(locker_url: str, folder: Path, as_json: bool) -> None:
 
 @click.command()
 @click.option("--locker", "only", help="Only to this locker, by its address.")
+@click.option("--retry-refused", is_flag=True, help="Send again what was refused before, whatever the reason was.")
 @node_options
-def push(only: str | None, folder: Path, as_json: bool) -> int:
-    """Send what waits to the lockers now; serve does this by itself every few seconds."""
+def push(only: str | None, retry_refused: bool, folder: Path, as_json: bool) -> int:
+    """Send what waits to the lockers now; serve does this by itself every few seconds.
+
+    What a locker refused stays, and is told with the reason. It is sent again when the locker has approved its document type, or
+    with --retry-refused.
+    """
     with opened(folder) as node:
         lockers = [row for row in node.lockers.all() if only in (None, row.iss, row.base_url)]
         if not lockers:
             raise LockerFault("this node is not registered with that locker" if only else "this node has no locker yet")
-        told = {row.iss: _push(node, row.iss, row.state) for row in lockers}
+        told = {row.iss: _push(node, row, retry_refused) for row in lockers}
+        refused = {iss: node.outbox.refusals(iss) for iss in told}
     if as_json:
-        print_json({iss: {"state": state, **asdict(report)} for iss, (state, report) in told.items()})
+        print_json({
+            iss: {"state": state, **asdict(report), "refusals": [asdict(row) for row in refused[iss]]}
+            for iss, (state, report) in told.items()
+        })  # fmt: skip
     else:
         for iss, (state, report) in told.items():
             click.echo(f"{iss}: {_sentence(state, report)}")
-    return 1 if any(report.failure or report.refused for _, report in told.values()) else 0
+            for line in refusal_lines(iss, refused[iss]):
+                click.echo(f"  {line}")
+    return 1 if any(report.failure for _, report in told.values()) or any(refused.values()) else 0
 
 
-def _push(node: Node, iss: str, state: str) -> tuple[str, PushReport]:
-    """Ask for the approval if it has not come yet, then send."""
-    if state == "pending":
-        try:
+def _push(node: Node, locker: LockerRow, retry_refused: bool) -> tuple[str, PushReport]:
+    """Ask for the approval if it has not come yet, or for a wider one, then send."""
+    iss, state = locker.iss, locker.state
+    if retry_refused:
+        node.outbox.retry_refused(iss)
+    try:
+        if state == "pending":
             node.registration.check(iss)
-        except (LockerFault, ProblemError) as error:
-            return state, PushReport(failure=_fault(error))
-        locker = node.lockers.find(iss)
-        state = locker.state if locker else state
-    return state, node.push.push_all(iss)
+        else:
+            node.registration.check_scope(iss)
+    except (LockerFault, ProblemError) as error:
+        return state, PushReport(failure=_fault(error))
+    found = node.lockers.find(iss)
+    return found.state if found else state, node.push.push_all(iss)
 
 
 def _fault(error: Exception) -> str:

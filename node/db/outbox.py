@@ -8,14 +8,16 @@ document is read when it is sent; ``revision`` is that of the change, by which t
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.orm import aliased
 
 from node.contract.identifiers import uuid7
+from node.contract.problems import OutOfScope
 from node.contract.sealing import OpeningKey
 from node.contract.times import MINUTE, SECOND
 from node.db.catalogue import documents_by_id
@@ -29,6 +31,9 @@ from node.services.push import LinkChange, RowResult
 WAITING = "waiting"
 REFUSED = "refused"
 KINDS = ("add", "change", "withdraw")
+
+_OUT_OF_SCOPE = f'/{OutOfScope.slug}"'
+"""What the stored result of such a refusal has in it, and none else: the end of the problem's type."""
 
 BATCH = 500
 PAUSE_SECONDS = 0.01
@@ -63,6 +68,16 @@ class RefusedRow:
     uri: str
     kind: str
     result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How many announcements about documents of one type a locker refused for one reason."""
+
+    issuer: str
+    doc_type: str
+    reason: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,20 +193,53 @@ def retry_delay(attempts: int, jitter: random.Random | None = None) -> int:
     return (jitter or random.SystemRandom()).randint(0, ceiling)
 
 
-def retry_refused(connection: Connection, iss: str, now_us: int, limit: int = BATCH) -> int:
-    """Queue refused rows anew, under new identifiers because the locker would repeat its old answer; returns how many."""
-    rows = connection.execute(
+def retry_refused(
+    connection: Connection, iss: str, now_us: int, limit: int = BATCH, scope: Collection[tuple[str, str]] | None = None
+) -> int:
+    """Queue refused rows anew, under new identifiers because the locker would repeat its old answer; returns how many.
+
+    With a ``scope``, pairs of issuer and document type in lower case, only those that were out of scope and are within it now.
+    """
+    statement = (
         select(OutboxRow.row_id, OutboxRow.document_id, OutboxRow.revision, OutboxRow.kind)
         .where(OutboxRow.iss == iss, OutboxRow.state == REFUSED)
         .order_by(OutboxRow.row_id)
         .limit(limit)
-    ).all()
+    )
+    if scope is not None:
+        statement = (
+            statement.join(Document, Document.document_id == OutboxRow.document_id)
+            .where(OutboxRow.result.contains(_OUT_OF_SCOPE, autoescape=True))
+            .where(tuple_(Document.issuer_key, Document.doc_type_key).in_(sorted(scope)))
+        )
+    rows = connection.execute(statement).all()
     if rows:
         connection.execute(delete(OutboxRow).where(OutboxRow.row_id.in_([row.row_id for row in rows])))
         connection.execute(
             insert(OutboxRow), [_row(iss, row.document_id, row.revision, row.kind, now_us) for row in rows]
         )
     return len(rows)
+
+
+def has_out_of_scope(connection: Connection, iss: str) -> bool:
+    """Tell whether a locker refused something only because its officer had not approved the type for this node."""
+    mine = (OutboxRow.iss == iss) & (OutboxRow.state == REFUSED)
+    wanted = select(OutboxRow.row_id).where(mine, OutboxRow.result.contains(_OUT_OF_SCOPE, autoescape=True)).limit(1)
+    return connection.execute(wanted).first() is not None
+
+
+def refusals(connection: Connection, iss: str) -> list[Refusal]:
+    """Return what a locker refused, counted by document type and reason."""
+    statement = (
+        select(Document.issuer, Document.doc_type, OutboxRow.result, func.count())
+        .join(Document, Document.document_id == OutboxRow.document_id)
+        .where(OutboxRow.iss == iss, OutboxRow.state == REFUSED)
+        .group_by(Document.issuer, Document.doc_type, OutboxRow.result)
+    )
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for issuer, doc_type, result, count in connection.execute(statement):
+        counted[issuer, doc_type, _refusal_reason(json.loads(result or "{}"))] += count
+    return [Refusal(*key, count) for key, count in sorted(counted.items())]
 
 
 def refused_rows(connection: Connection, limit: int = BATCH) -> list[RefusedRow]:
@@ -244,6 +292,11 @@ def _announce_unqueued(connection: Connection, iss: str, document_ids: Sequence[
     ]
     if values:
         connection.execute(insert(OutboxRow), values)
+
+
+def _refusal_reason(problem: Mapping[str, Any]) -> str:
+    """Return the slug of a problem's type, or its title when it has none."""
+    return str(problem.get("type", "")).rpartition("/")[2] or str(problem.get("title") or "no reason given")
 
 
 def _is_passing(result: RowResult) -> bool:
@@ -350,3 +403,22 @@ class OutboxRecords:
             )
             if advanced.rowcount == 1:
                 take_link_changes(connection, changes)
+
+    def has_out_of_scope(self, iss: str) -> bool:
+        """Tell whether something was refused only because its type was not approved."""
+        with self._database.reading() as connection:
+            return has_out_of_scope(connection, iss)
+
+    def retry_refused(self, iss: str, scope: Collection[tuple[str, str]] | None = None) -> int:
+        """Queue refused rows anew in short transactions, all or those that a widened scope lets through; returns how many."""
+        total, more = 0, True
+        while more:
+            with self._database.writing() as connection:
+                count = retry_refused(connection, iss, self._clock(), scope=scope)
+            total, more = total + count, count == BATCH
+        return total
+
+    def refusals(self, iss: str) -> list[Refusal]:
+        """Return what a locker refused, counted by document type and reason."""
+        with self._database.reading() as connection:
+            return refusals(connection, iss)

@@ -78,13 +78,15 @@ def follow_links(context: JobContext, database: Database) -> bool:
 
 def check_registrations(context: JobContext, database: Database) -> bool:
     """Ask the lockers that this node waits for whether an officer has approved."""
-    introduction = Introduction(context.settings.node_id, context.settings.name, context.settings.base_url)
-    service = Registration(
-        context.client, LockerRecords(database), introduction=introduction, key=context.keys.registration,
-        public=context.keys.public, offer=list, clock=context.clock,
-    )  # fmt: skip
+    service = _registration(context, database)
     _for_each(database, PENDING, "registration", lambda locker: bool(service.check(locker.iss)))
     return False
+
+
+def check_scopes(context: JobContext, database: Database) -> bool:
+    """Ask active lockers that refused a document type whether an officer has approved it meanwhile."""
+    service = _registration(context, database)
+    return _for_each(database, ACTIVE, "scope", lambda locker: service.check_scope(locker.iss))
 
 
 def follow_revocations(context: JobContext, database: Database) -> bool:
@@ -142,11 +144,20 @@ def tasks(settings: Settings) -> tuple[Task, ...]:
         Task("push", settings.push_poll_seconds, 30, push),
         Task("links", settings.push_poll_seconds, 30, follow_links),
         Task("registrations", settings.push_poll_seconds, 30, check_registrations),
+        Task("scopes", 30, 60, check_scopes),
         Task("revocations", settings.revocation_poll_seconds, 30, follow_revocations),
         Task("locker-keys", 60, 120, refresh_keys),
         Task("expiry", 60, 120, expire),
         Task("leftovers", 3600, 600, sweep),
     )
+
+
+def _registration(context: JobContext, database: Database) -> Registration:
+    introduction = Introduction(context.settings.node_id, context.settings.name, context.settings.base_url)
+    return Registration(
+        context.client, LockerRecords(database), introduction=introduction, key=context.keys.registration,
+        public=context.keys.public, offer=list, clock=context.clock, refused=_outbox(context, database),
+    )  # fmt: skip
 
 
 def _outbox(context: JobContext, database: Database) -> OutboxRecords:

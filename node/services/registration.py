@@ -1,7 +1,7 @@
 """Registering with a locker: the node introduces itself, an officer compares the fingerprint, the node sees that it was approved."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -42,6 +42,16 @@ class LockerBook(Protocol):
 
     def activate(self, iss: str) -> bool:
         """Begin to trust and serve a locker; False when it is active already."""
+
+
+class RefusedAnnouncements(Protocol):
+    """What lockers refused to take; each call may be several short transactions."""
+
+    def has_out_of_scope(self, iss: str) -> bool:
+        """Tell whether something was refused only because its document type was not approved."""
+
+    def retry_refused(self, iss: str, scope: Collection[tuple[str, str]] | None = None) -> int:
+        """Queue anew what was out of scope and is within it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +97,12 @@ class Registration:
         public: KeySet,
         offer: Callable[[], Sequence[Mapping[str, Any]]],
         clock: Callable[[], int],
+        refused: RefusedAnnouncements | None = None,
     ) -> None:
-        """``key`` is the registration key; ``offer`` returns issuers with their document types, as registrations have them."""
+        """``key`` is the registration key; ``offer`` returns issuers with their document types, as registrations have them.
+
+        With ``refused``, what a locker refused as out of scope is announced again as soon as the locker says that it is approved.
+        """
         self._client = client
         self._lockers = lockers
         self._introduction = introduction
@@ -96,6 +110,7 @@ class Registration:
         self._public = public
         self._offer = offer
         self._clock = clock
+        self._refused = refused
 
     def register(self, locker_url: str) -> Registered:
         """Introduce this node to the locker at an address; doing it again brings what the locker knows up to date.
@@ -118,6 +133,7 @@ class Registration:
         )  # fmt: skip
         if answer.get("state") == APPROVED:
             self._activate(described.iss)
+            self._retry(described.iss, answer)
         return Registered(described.iss, described.name, mine, str(answer.get("state")))
 
     def check(self, iss: str) -> str:
@@ -126,15 +142,30 @@ class Registration:
         if locker is None:
             raise LockerFault("this node is not registered with that locker")
         address = f"{endpoint_of(locker, 'registrations')}/{quote(self._introduction.node_id, safe='')}"
-        state = str(self._client.call(locker, "GET", address).get("state"))
+        answer = self._client.call(locker, "GET", address)
+        state = str(answer.get("state"))
         if state == APPROVED and locker.state == "pending":
             self._activate(iss)
+        if state == APPROVED:
+            self._retry(iss, answer)
         return state
+
+    def check_scope(self, iss: str) -> bool:
+        """Ask for a wider approval if something waits for it, because the node is not told; False, as one question is enough."""
+        if self._refused is not None and self._refused.has_out_of_scope(iss):
+            self.check(iss)
+        return False
 
     def _activate(self, iss: str) -> None:
         self._lockers.activate(iss)
         # A token from before the approval may not do what an approved node may.
         self._client.forget_token(iss)
+
+    def _retry(self, iss: str, answer: Mapping[str, Any]) -> None:
+        """Announce again what was out of scope and is within the scope that the locker tells now."""
+        scope = _scope(answer)
+        if self._refused is not None and scope:
+            self._refused.retry_refused(iss, scope)
 
     def _signed(self, locker: LockerDescription, issuers: Sequence[Mapping[str, Any]]) -> str:
         claims = {
@@ -142,6 +173,19 @@ class Registration:
             "base_url": self._introduction.base_url, "jwks": self._public.jwks(), "issuers": issuers,
         }  # fmt: skip
         return sign_request(claims, self._key, audience=locker.iss, now_us=self._clock())
+
+
+def _scope(answer: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Read which issuers and document types an officer has approved, in lower case; what has another form is passed over."""
+    listed = answer.get("scope")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    return {
+        (str(row.get("issuer")).lower(), doc_type.lower())
+        for row in rows
+        if isinstance(row.get("doc_types"), list)
+        for doc_type in row["doc_types"]
+        if isinstance(doc_type, str)
+    }
 
 
 def describe_locker(client: LockerClient, base_url: str) -> LockerDescription:

@@ -1,5 +1,6 @@
 """init, check, db upgrade, and how faults are told."""
 
+import json
 import socket
 import sqlite3
 import stat
@@ -7,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from node.config import load_settings
+from node.contract.problems import PROBLEM_BASE, OutOfScope
+from node.db.lockers import change_locker, save_locker
+from node.db.models import OutboxRow
 from node.db.session import Database
 from node.db.tokens import find_tokens, token_hash
 
@@ -161,3 +166,26 @@ def test_a_locker_that_cannot_be_used_is_told_in_one_line(command: Any, node_fol
         refused = command("register", f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert (refused.status, "cannot be reached" in refused.err) == (1, True)
     assert command("push").status == 1
+
+
+def test_refused_announcements_are_not_all_well(command: Any, node_folder: Path, incoming: Path) -> None:
+    database = Database(f"sqlite:///{node_folder / 'node.db'}")
+    iss = "https://locker.invalid"
+    with database.writing() as connection:
+        save_locker(connection, iss=iss, base_url=iss, jwks="{}", encryption_key="", endpoints={}, now_us=1)
+        change_locker(connection, iss, state="active")
+    command("ingest", incoming)
+    with database.writing() as connection:
+        problem = json.dumps({"type": PROBLEM_BASE + OutOfScope.slug})
+        connection.execute(update(OutboxRow).values(state="refused", result=problem))
+    checked = command("check")
+    assert (checked.status, "all is well" in checked.out) == (1, False)
+    told = f"3 of in.gov.x-INCOM refused: out-of-scope. Have the type approved: locker-node register {iss}"
+    assert f"MEND  {iss}, push: {told}" in checked.out
+    pushed = command("push")
+    assert (pushed.status, f"  {told}\n" in pushed.out) == (1, True)
+    (shown,) = command("push", "--json").json.values()
+    assert shown["refusals"] == [{"issuer": "in.gov.x", "doc_type": "INCOM", "reason": "out-of-scope", "count": 3}]
+    assert "refused" not in command("push", "--retry-refused").out
+    assert "3 announcements wait" in command("check").out
+    database.close()

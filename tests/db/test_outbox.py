@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from node.contract.holders import Holder
+from node.contract.problems import PROBLEM_BASE, OutOfScope
 from node.contract.sealing import CannotOpen, OpeningKey
 from node.contract.uri import DocumentURI
 from node.db import catalogue, schema
@@ -15,7 +16,18 @@ from node.db.holder_seals import WAITING, erase_seals, reseal_for, seal_holder, 
 from node.db.leases import LeaseLost, take_lease
 from node.db.lockers import activate, change_locker, locker_rows, save_locker
 from node.db.models import HolderSeal, OutboxRow
-from node.db.outbox import announce, announce_all, announce_page, backlog, due_rows, settle
+from node.db.outbox import (
+    OutboxRecords,
+    announce,
+    announce_all,
+    announce_page,
+    backlog,
+    due_rows,
+    has_out_of_scope,
+    refusals,
+    retry_refused,
+    settle,
+)
 from node.db.session import Database
 from node.services.push import RowResult
 
@@ -216,3 +228,42 @@ def test_a_job_that_was_overtaken_cannot_write(database):
         assert locker_rows(connection, KEYS).keys() == {A}
     give_up_leases(database, "second")
     assert take_lease(database, "push", "first", NOW + 12, 10).fence == 3
+
+
+def refuse(connection, iss, problem):
+    due = due_rows(connection, iss, NOW)
+    settle(connection, iss, due, [RowResult(row.row_id, "refused", problem=problem) for row in due], NOW)
+
+
+def test_what_was_out_of_scope_is_sent_again_within_the_scope_and_nothing_else_is(database):
+    out_of_scope = {"type": PROBLEM_BASE + OutOfScope.slug, "title": "The document type is not approved", "status": 403}
+    with database.writing() as connection:
+        for iss in (A, B):
+            add_locker(connection, iss)
+        announce(connection, add_document(connection, "1"), "add", NOW)
+        refuse(connection, A, out_of_scope)
+        refuse(connection, B, out_of_scope)
+        announce(connection, add_document(connection, "2"), "add", NOW)
+        refuse(connection, A, {"title": "out-of-scope", "status": 422})
+        assert [row.count for row in refusals(connection, A)] == [2]
+        assert retry_refused(connection, A, NOW, scope={("in.x", "other")}) == 0
+        assert retry_refused(connection, A, NOW, scope={("in.x", "inc")}) == 1
+        assert [row.document.uri.doc_id for row in due_rows(connection, A, NOW)] == ["1"]
+        assert not has_out_of_scope(connection, A)
+        assert has_out_of_scope(connection, B)
+        assert (backlog(connection, A).refused, backlog(connection, B).refused) == (1, 1)
+
+
+def test_refusals_are_counted_by_type_and_reason(database):
+    with database.writing() as connection:
+        add_locker(connection, A)
+        for number in range(3):
+            announce(connection, add_document(connection, str(number)), "add", NOW)
+        refuse(connection, A, {"type": PROBLEM_BASE + OutOfScope.slug, "status": 403})
+        announce(connection, add_document(connection, "3"), "add", NOW)
+        refuse(connection, A, {"title": "No room"})
+    records = OutboxRecords(database, OWN, lambda: NOW)
+    counted = [(row.issuer, row.doc_type, row.reason, row.count) for row in records.refusals(A)]
+    assert counted == [("in.x", "INC", "No room", 1), ("in.x", "INC", "out-of-scope", 3)]
+    assert records.retry_refused(A) == 4
+    assert records.refusals(A) == []

@@ -85,6 +85,7 @@ class StandInLocker:
     applied: list[str] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
+    scope: list[dict[str, Any]] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
     latest: int | None = None
     horizon: int = 1
@@ -138,13 +139,13 @@ class StandInLocker:
         )  # fmt: skip
         return 202, {
             "registration_id": uuid7(), "node_id": self.claims["node_id"], "fingerprint": fingerprint(keys),
-            "state": self.state,
+            "state": self.state, "scope": self.scope,
         }  # fmt: skip
 
     def _get_registration(self, headers: Any, _body: bytes, _query: Any, node_id: str) -> Any:
         if self._role(headers) is None or node_id != self.claims["node_id"]:
             return 401, {"title": "no"}
-        return 200, {"node_id": node_id, "state": self.state}
+        return 200, {"node_id": node_id, "state": self.state, "scope": self.scope}
 
     def _post_token(self, _headers: Any, body: bytes, _query: Any) -> Any:
         form = {name: values[0] for name, values in parse_qs(body.decode(), strict_parsing=True).items()}
@@ -303,6 +304,7 @@ class NodeSide:
         self.registration = Registration(
             self.client, self.lockers, introduction=Introduction(NODE_ID, "Node", "http://127.0.0.1:1"),
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
+            refused=self.outbox,
         )  # fmt: skip
 
     def clock(self) -> int:

@@ -8,6 +8,7 @@ from node.contract.problems import NodeUnavailable
 from node.contract.sealing import SealingKey
 from node.contract.signing import TICKET, SigningKey, fingerprint
 from node.contract.times import SECOND
+from node.db.outbox import due_rows
 from node.services.locker_client import LockerFault
 from node.services.registration import NothingToOffer
 
@@ -100,3 +101,32 @@ def test_a_locker_that_is_away_is_told_apart_from_one_that_refuses(side, locker,
         side.registration.register(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(LockerFault, match="not registered"):
         side.registration.check(locker.iss)
+
+
+@pytest.mark.parametrize("ask", ["register", "check_scope"])
+def test_a_type_that_is_approved_later_is_announced_after_all(side, locker, ask):
+    side.join(locker)
+    document_id = side.add("1")
+    locker.refused["in.x-INC-1"] = 403
+    side.push.push_all(locker.iss)
+    asked = len(locker.requests)
+
+    def again():
+        getattr(side.registration, ask)(locker.iss)
+        with side.database.reading() as connection:
+            return [row.document_id for row in due_rows(connection, locker.iss, side.clock())]
+
+    locker.scope = [{"issuer": "in.x", "doc_types": ["OTHER"]}, {"issuer": 5}, "odd"]
+    assert again() == []
+    locker.scope = [{"issuer": "IN.X", "doc_types": ["inc"]}]
+    assert again() == [document_id]
+    locker.refused.clear()
+    assert side.push.push_all(locker.iss).acknowledged == 1
+    assert len(locker.requests) > asked
+
+
+def test_nobody_asks_for_a_wider_scope_when_nothing_waits_for_it(side, locker):
+    side.join(locker)
+    locker.requests.clear()
+    assert side.registration.check_scope(locker.iss) is False
+    assert locker.requests == []
