@@ -287,16 +287,26 @@ def issuer_approve(
 @click.option("--node", "node_id", help="Suspend a whole node instead of one issuer.")
 @_with_options
 def issuer_suspend(folder: Path, as_json: bool, issuer_id: str | None, node_id: str | None) -> None:
-    """Stop an issuer, or a whole node, at once."""
+    """Stop an issuer, or a whole node, at once.
+
+    Tickets given under a consent are void at once. Tickets that residents were given for their own documents cannot be
+    voided; they end by themselves, ten minutes after they were given at most (ticket_lifetime).
+    """
     if (issuer_id is None) == (node_id is None):
         raise click.UsageError("name an issuer, or a node with --node")
     with _opened(folder) as locker:
+        lifetime = locker.settings.ticket_lifetime
         if issuer_id is not None:
-            locker.services.directory.suspend(issuer_id, locker.clock())
+            voided = locker.services.suspensions.issuer(issuer_id)
         else:
-            locker.services.directory.suspend_node(str(node_id))
+            voided = locker.services.suspensions.node(str(node_id))
     name = issuer_id or node_id
-    _Output(as_json).show({"suspended": name}, lambda: iter([f"{name} is suspended as of now."]))
+
+    def lines() -> Iterator[str]:
+        yield f"{name} is suspended as of now; tickets given under {voided} consents are void."
+        yield f"Tickets for residents' own documents cannot be voided: the last one ends within {lifetime} seconds."
+
+    _Output(as_json).show({"suspended": name, "consents_voided": voided, "holder_tickets_end_within": lifetime}, lines)
 
 
 @main.group()
@@ -343,8 +353,9 @@ def requester_list(folder: Path, as_json: bool) -> None:
 def requester_suspend(folder: Path, as_json: bool, client_id: str) -> None:
     """Stop a requester at once."""
     with _opened(folder) as locker:
-        locker.services.tokens.suspend_requester(client_id)
-    _Output(as_json).show({"suspended": client_id}, lambda: iter([f"{client_id} is suspended as of now."]))
+        voided = locker.services.suspensions.requester(client_id)
+    text = f"{client_id} is suspended as of now; tickets given to it under {voided} consents are void."
+    _Output(as_json).show({"suspended": client_id, "consents_voided": voided}, lambda: iter([text]))
 
 
 @main.group()

@@ -81,9 +81,21 @@ _ADVANCE = (
 )
 
 
+_ISSUING = 0x69737375696E67
+_ISSUING_SHARED = text("SELECT pg_advisory_xact_lock_shared(:lock)")
+_ISSUING_ALONE = text("SELECT pg_advisory_xact_lock(:lock)")
+
+
 def advance(session: Session | Connection, feed: str, count: int = 1) -> int:
     """Lock a feed's head row, move it by ``count`` in this transaction and return the first of the positions given."""
     return int(session.execute(_ADVANCE, {"of_feed": feed, "count": count}).scalar_one()) - count + 1
+
+
+def lock_issuing(session: Session | Connection, *, alone: bool) -> None:
+    """Hold the lock of issuing tickets until the transaction ends, shared or alone; on SQLite a writer is alone anyway."""
+    bind = session.get_bind() if isinstance(session, Session) else session
+    if bind.dialect.name == "postgresql":
+        session.execute(_ISSUING_ALONE if alone else _ISSUING_SHARED, {"lock": _ISSUING})
 
 
 def head(session: Session, feed: str) -> int:

@@ -13,6 +13,7 @@ from locker.services.links import Links
 from locker.services.pulls import AskNode, Pulls
 from locker.services.records import Records
 from locker.services.revocations import Revocations
+from locker.services.suspensions import Suspensions
 from locker.services.tickets import Tickets
 from locker.services.tokens import Tokens
 from node.contract.signing import CONSENT, LOG_GRANT, REVOCATION, TICKET
@@ -23,6 +24,7 @@ class Services:
     """What a locker can do."""
 
     directory: Directory
+    suspensions: Suspensions
     tokens: Tokens
     links: Links
     consents: Consents
@@ -47,6 +49,7 @@ def assemble(
     revocations = Revocations(database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness)
     return Services(
         directory=Directory(database, iss=iss, check_address=check_address),
+        suspensions=Suspensions(database, revocations, clock=clock),
         tokens=Tokens(
             database, iss=iss, token_endpoint=settings.token_endpoint, lifetime=settings.access_token_lifetime
         ),

@@ -139,23 +139,6 @@ class Directory:
             _approve_issuer(session, row, wanted, node_id, now_us)
             return Approval(tuple(bound), tuple(doc_type["doc_type"] for doc_type in wanted["doc_types"]))
 
-    def suspend(self, issuer: str, now_us: int) -> None:
-        """Stop an issuer at once: no tickets, pushes or gateway reads for it until it is approved again."""
-        with self._database.write() as session:
-            row = session.get(Issuer, issuer.lower())
-            if row is None:
-                raise NotFound("this issuer is not in the directory")
-            row.state, row.changed_us = SUSPENDED, now_us
-
-    def suspend_node(self, node_id: str) -> None:
-        """Stop a node at once with all its issuers; its access tokens are worth nothing from now on."""
-        with self._database.write() as session:
-            row = session.get(Node, node_id)
-            client = session.get(Client, node_id)
-            if row is None or client is None:
-                raise NotFound("this node is not in the directory")
-            row.state = client.state = SUSPENDED
-
     def issuers(self) -> list[dict[str, Any]]:
         """Return every issuer with its node, for the officer."""
         with self._database.read() as session:

@@ -2,7 +2,8 @@
 
 All requests that wait are answered in one transaction. It reads the consents under a shared lock and only then the clock,
 so a change to a consent (which locks the row before it reads the clock) voids every ticket from before it and none after.
-Tokens, clients, issuers and nodes are read in the same transaction, so suspending one of them acts at once.
+Tokens, clients, issuers and nodes are read in the same transaction, under the lock that a suspension holds alone: suspending
+one of them acts at once, and finds every ticket from before recorded (see ``suspensions``).
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from locker.db.models import AccessToken, Consent, ConsentItem, DocType, Issuer, Link, Node, TicketRecord
-from locker.db.session import Database, advance
+from locker.db.session import Database, advance, lock_issuing
 from locker.services.directory import APPROVED
 from locker.services.links import ACTIVE
 from locker.services.principal import REQUESTER, RESIDENT, Principal
@@ -91,6 +92,7 @@ class Tickets:
     def issue(self, requests: list[TicketRequest]) -> Sequence[list[Outcome] | BaseException]:
         """Answer all waiting requests: per request an outcome for each URI, or the problem of the whole request."""
         with self._database.write_connection() as connection:
+            lock_issuing(connection, alone=False)
             plan = self._decide(connection, requests)
             if plan.records:
                 first = advance(connection, "ledger", len(plan.records))

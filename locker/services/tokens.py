@@ -22,7 +22,7 @@ from locker.db.session import Database
 from locker.services.directory import use_once
 from locker.services.principal import AUDITOR, NODE, OPERATOR, REQUESTER, RESIDENT, Principal
 from node.contract.identifiers import new_secret
-from node.contract.problems import Conflict, InvalidCredential, MissingCredential, NotFound
+from node.contract.problems import Conflict, InvalidCredential, MissingCredential
 from node.contract.records import ASSERTION_TYPE, RequestRefused, verify_request
 from node.contract.signing import CLIENT_ASSERTION, KeySet, SignatureRefused, read_claims_unverified
 from node.contract.times import SECOND
@@ -169,14 +169,6 @@ class Tokens:
                 )
             )  # fmt: skip
         return secret
-
-    def suspend_requester(self, client_id: str) -> None:
-        """Stop a requester at once; its tokens are worth nothing from now on."""
-        with self._database.write() as session:
-            client = session.get(Client, client_id)
-            if client is None or client.kind != REQUESTER:
-                raise NotFound("there is no such requester")
-            client.state = "suspended"
 
     def requesters(self) -> list[dict[str, Any]]:
         """Return every requester, for the operator."""

@@ -67,7 +67,7 @@ def test_an_applicant_who_takes_an_approved_nodes_id_does_not_replace_its_keys(e
 @pytest.mark.parametrize("other_keys", [False, True])
 def test_approving_an_issuer_does_not_lift_the_suspension_of_its_node(world, other_keys: bool) -> None:
     node = world.department()
-    world.services.directory.suspend_node(node.node_id)
+    world.services.suspensions.node(node.node_id)
     if other_keys:
         node = world.node()
     world.services.directory.register(node.registration(), now_us())
@@ -170,7 +170,7 @@ def test_malformed_claims_are_refused(world, changes) -> None:
 
 def test_suspending_an_issuer_acts_at_once(world) -> None:
     node = world.department()
-    world.services.directory.suspend(ISSUER, now_us())
+    world.services.suspensions.issuer(ISSUER)
     (result,) = world.push(node, world.row(f"{ISSUER}-INCOM-1"))
     assert result["outcome"] == "refused" and result["problem"]["type"].endswith("/out-of-scope")
     assert world.services.directory.public_issuers() == []
@@ -179,7 +179,7 @@ def test_suspending_an_issuer_acts_at_once(world) -> None:
 def test_suspending_a_node_ends_its_tokens(world) -> None:
     node = world.department()
     token = world.node_token(node)
-    world.services.directory.suspend_node(node.node_id)
+    world.services.suspensions.node(node.node_id)
     with pytest.raises(InvalidCredential) as refused:
         world.services.tokens.authenticate(f"Bearer {token}", now_us())
     assert refused.value.reason == "suspended"
@@ -189,8 +189,8 @@ def test_suspending_a_node_ends_its_tokens(world) -> None:
 
 def test_unknown_names_are_said_to_be_unknown(world) -> None:
     for call in (
-        lambda: world.services.directory.suspend("nobody", now_us()),
-        lambda: world.services.directory.suspend_node("nobody"),
+        lambda: world.services.suspensions.issuer("nobody"),
+        lambda: world.services.suspensions.node("nobody"),
         lambda: world.services.directory.approve("nobody", "n", "f", now_us()),
         lambda: world.services.directory.registration(node_id="nobody"),
     ):

@@ -166,7 +166,7 @@ def test_a_corrected_holder_takes_the_document_away(world) -> None:
 
 def moved_to(world, node_id: str):
     """The issuer's documents are another node's from now on."""
-    world.services.directory.suspend(ISSUER, world.clock())
+    world.services.suspensions.issuer(ISSUER)
     return world.department(node_id=node_id)
 
 

@@ -211,6 +211,6 @@ def test_only_declared_parameters_are_sent(asking, parameters) -> None:
 
 
 def test_a_suspended_issuer_is_not_asked(asking) -> None:
-    asking.services.directory.suspend(ISSUER, asking.clock())
+    asking.services.suspensions.issuer(ISSUER)
     with pytest.raises(NotFound):
         search(asking)

@@ -154,13 +154,13 @@ def test_a_representation_outside_the_consent_is_refused(on_sqlite) -> None:
 def test_suspending_issuer_node_or_requester_acts_at_once(on_sqlite) -> None:
     world = on_sqlite
     consent = world.consent(world.asha, INCOME)
-    world.services.directory.suspend(ISSUER, world.clock())
+    world.services.suspensions.issuer(ISSUER)
     assert isinstance(world.tickets(world.university, consent.consent_id, INCOME)[0], OutOfScope)
     world.approve(world.ap)
     assert isinstance(world.tickets(world.university, consent.consent_id, INCOME)[0], Granted)
-    world.services.directory.suspend_node("node-ap")
+    world.services.suspensions.node("node-ap")
     assert isinstance(world.tickets(world.university, consent.consent_id, INCOME)[0], OutOfScope)
-    world.services.tokens.suspend_requester("university")
+    world.services.suspensions.requester("university")
     with pytest.raises(InvalidCredential):
         world.tickets(world.university, consent.consent_id, INCOME)
 

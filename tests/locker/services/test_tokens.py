@@ -192,7 +192,7 @@ def test_other_credentials_are_refused(world, header: str) -> None:
 
 def test_suspending_a_requester_ends_its_tokens_at_once(world) -> None:
     token = world.requester()
-    world.services.tokens.suspend_requester("university")
+    world.services.suspensions.requester("university")
     with pytest.raises(InvalidCredential):
         world.services.tokens.authenticate(f"Bearer {token}", now_us())
 
