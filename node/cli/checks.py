@@ -16,6 +16,7 @@ from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings
 from node.contract.problems import OutOfScope, ProblemError
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db import schema
+from node.db.holder_seals import count_unsealed
 from node.db.lockers import LockerRecords, LockerRow
 from node.db.outbox import Refusal, backlog, refusals
 from node.db.schema import SchemaOutdated
@@ -137,9 +138,16 @@ def _check_lockers(database: Database, settings: Settings) -> Iterator[Finding]:
             yield _check_clock(client, locker)
             with database.reading() as connection:
                 waiting, refused = backlog(connection, locker.iss), refusals(connection, locker.iss)
+                unsealed = count_unsealed(connection, locker.iss)
             yield Finding(f"{locker.iss}, push", True, f"{waiting.waiting} announcements wait")
             for line in refusal_lines(locker.iss, refused):
                 yield Finding(f"{locker.iss}, push", False, line)
+            if unsealed:
+                text = (
+                    f"{unsealed} documents were ingested before this locker was active, and their holders' values are no longer "
+                    "here. It can link them when their manifest is ingested again: locker-node ingest MANIFEST.csv"
+                )
+                yield Finding(f"{locker.iss}, holders", False, text)
     finally:
         client.close()
 

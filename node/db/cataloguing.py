@@ -84,6 +84,10 @@ class CatalogueConnection:
         rows = self._connection.execute(select(Document.document_id, Document.holder_hash).where(wanted))
         return {row.document_id: row.holder_hash for row in rows}
 
+    def unsealed(self, document_ids: Iterable[str]) -> set[str]:
+        """Return those of the documents whose holder some locker has not been told."""
+        return holder_seals.unsealed(self._connection, document_ids)
+
     def issuers(self) -> IssuerDirectory:
         """Return the issuers hosted here."""
         return catalogue.issuer_directory(self._connection)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select
 
 from node.contract.holders import Holder
 from node.contract.sealing import OpeningKey, SealingKey
@@ -18,6 +18,8 @@ from node.db.models import Document, HolderSeal
 
 WAITING = ""
 """The issuer name under which a value waits for the first locker."""
+UNKNOWN = ""
+"""What stands in place of a sealed value that there is none of."""
 
 # Built once: an ingest runs these for every document, and putting a statement together costs more than running it.
 _DELETE = delete(HolderSeal).where(HolderSeal.document_id == bindparam("of_document"))
@@ -81,6 +83,38 @@ def reseal_for(connection: Connection, locker: LockerRow, waiting_key: OpeningKe
     return len(resealed)
 
 
+def note_unsealed(connection: Connection, locker: LockerRow, document_ids: Sequence[str]) -> None:
+    """Note which of these documents name a holder whose value nobody here has any more, so that a locker cannot be told it.
+
+    Earlier lockers have acknowledged it and the copies are erased. The note is a seal without content, which the next ingest of the
+    document replaces. To be called after ``reseal_for``.
+    """
+    if encryption_key(locker) is None:
+        return
+    sealed = exists().where(HolderSeal.document_id == Document.document_id, HolderSeal.iss == locker.iss)
+    wanted = (Document.holder_scheme.is_not(None), Document.status != "revoked", ~sealed)
+    found = connection.execute(
+        select(Document.document_id).where(Document.document_id.in_(document_ids), *wanted)
+    ).scalars().all()  # fmt: skip
+    if found:
+        rows = [
+            {"document_id": document_id, "iss": locker.iss, "key_id": "", "sealed": UNKNOWN} for document_id in found
+        ]
+        connection.execute(_INSERT, rows)
+
+
+def count_unsealed(connection: Connection, iss: str) -> int:
+    """Return how many documents a locker cannot link to their holders until they are ingested again."""
+    noted = (HolderSeal.iss == iss) & (HolderSeal.sealed == UNKNOWN)
+    return connection.execute(select(func.count()).select_from(HolderSeal).where(noted)).scalar_one()
+
+
+def unsealed(connection: Connection, document_ids: Iterable[str]) -> set[str]:
+    """Return those of the documents whose holder's value some locker has not been told and nobody here has."""
+    wanted = HolderSeal.document_id.in_(list(document_ids))
+    return set(connection.execute(select(HolderSeal.document_id).where(wanted, HolderSeal.sealed == UNKNOWN)).scalars())
+
+
 def seals_for(connection: Connection, iss: str, document_ids: Iterable[str]) -> dict[str, SealedHolder]:
     """Return what is still to be told to a locker of these documents' holders, by document."""
     statement = (
@@ -88,7 +122,7 @@ def seals_for(connection: Connection, iss: str, document_ids: Iterable[str]) -> 
             HolderSeal.document_id, Document.holder_scheme, Document.holder_last4, HolderSeal.key_id, HolderSeal.sealed
         )
         .join(Document, Document.document_id == HolderSeal.document_id)
-        .where(HolderSeal.iss == iss, HolderSeal.document_id.in_(list(document_ids)))
+        .where(HolderSeal.iss == iss, HolderSeal.sealed != UNKNOWN, HolderSeal.document_id.in_(list(document_ids)))
     )
     return {
         row.document_id: SealedHolder(row.holder_scheme or "", row.holder_last4 or "", row.key_id, row.sealed)

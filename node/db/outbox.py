@@ -21,7 +21,7 @@ from node.contract.problems import OutOfScope
 from node.contract.sealing import OpeningKey
 from node.contract.times import MINUTE, SECOND
 from node.db.catalogue import documents_by_id
-from node.db.holder_seals import SealedHolder, erase_seals, reseal_for, seals_for
+from node.db.holder_seals import SealedHolder, erase_seals, note_unsealed, reseal_for, seals_for
 from node.db.lockers import ACTIVE, LockerRow, change_locker, locker_rows
 from node.db.models import Document, Locker, OutboxRow
 from node.db.session import Database
@@ -118,6 +118,7 @@ def announce_page(connection: Connection, iss: str, waiting_key: OpeningKey, now
         .limit(limit)
     ).scalars().all()  # fmt: skip
     reseal_for(connection, locker, waiting_key, document_ids)
+    note_unsealed(connection, locker, document_ids)
     _announce_unqueued(connection, iss, document_ids, now_us)
     change_locker(connection, iss, announced_after=document_ids[-1] if len(document_ids) == limit else None)
     return len(document_ids) == limit

@@ -55,6 +55,9 @@ class CatalogueReader(Protocol):
     def holder_hashes(self, document_ids: Iterable[str]) -> dict[str, str | None]:
         """Return the keyed hash of each document's holder, by the document's internal identifier."""
 
+    def unsealed(self, document_ids: Iterable[str]) -> set[str]:
+        """Return those of the documents whose holder some locker has not been told, though the value is no longer here."""
+
     def issuers(self) -> IssuerDirectory:
         """Return the issuers hosted here."""
 

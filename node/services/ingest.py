@@ -176,11 +176,15 @@ class _Run:
             groups.setdefault(row.candidate.uri.key, []).append(row)
         with self._ingest.catalogue.reading() as reader:
             documents = reader.documents(groups)
-            hashes = reader.holder_hashes(document.document_id for document in documents.values())
+            document_ids = [document.document_id for document in documents.values()]
+            hashes, unsealed = reader.holder_hashes(document_ids), reader.unsealed(document_ids)
         plans = []
         for key, group in groups.items():
             document = documents.get(key)
-            known = Known(document, hashes.get(document.document_id) if document else None, self._seen.settled(key))
+            known = Known(document, settled=self._seen.settled(key))
+            if document is not None:
+                document_id = document.document_id
+                known = replace(known, holder_hash=hashes.get(document_id), unsealed=document_id in unsealed)
             plans.append(plan_group(group[0].candidate.uri, group, known, self._rules))
         return plans
 

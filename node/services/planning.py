@@ -34,11 +34,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the catalogue has of a URI, and which of its forms earlier rows of the same run have settled."""
+    """What the catalogue has of a URI, and which of its forms earlier rows of the same run have settled.
+
+    ``unsealed`` says that a locker waits for the holder's value, which only a row can bring.
+    """
 
     document: CatalogueDocument | None
     holder_hash: str | None = None
     settled: Collection[Form] = ()
+    unsealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Plan:
     @property
     def writes(self) -> bool:
         """Tell whether the catalogue changes."""
-        return bool(self.placements or self.changes or self.parameters is not None)
+        return bool(self.placements or self.changes or self.parameters is not None or self.holder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ def _plan(
     carried = _carried(accepted, known, intention) if Fate.REPLACED in fates else ()
     holder = first.candidate.holder
     document = known.document
+    # A row that was compared with the catalogue brings the value again that a later locker was not told.
+    told_again = bool(holder and known.unsealed and not known.settled and document and document.status != "revoked")
     return Plan(
         uri=document.uri if document else uri,
         document=document,
@@ -164,9 +170,9 @@ def _plan(
         changes=_columns(first, differing, rules.hash_key) if document else {},
         parameters=_parameters(first, document) if "search parameters" in differing else None,
         holder=(holder, HolderColumns.of(holder, rules.hash_key))
-        if holder and (document is None or "the holder" in differing)
+        if holder and (document is None or "the holder" in differing or told_again)
         else None,
-        fates=_fates(accepted, differing),
+        fates=_fates(accepted, bool(differing) or told_again),
         refused=refused,
     )
 
@@ -184,14 +190,14 @@ def _carried(accepted: Sequence[tuple[Row, Intention]], known: Known, intention:
     )
 
 
-def _fates(accepted: Sequence[tuple[Row, Intention]], differing: tuple[str, ...]) -> tuple[tuple[Row, str], ...]:
+def _fates(accepted: Sequence[tuple[Row, Intention]], changed: bool) -> tuple[tuple[Row, str], ...]:
     """Return each row's fate; of several that make one document the first one creates it."""
     fates: list[tuple[Row, str]] = []
     for number, (row, intention) in enumerate(accepted):
         fate: str = intention.fate
         if fate == Fate.CREATED and number > 0:
             fate = Fate.ADDED
-        if fate == Fate.UNCHANGED and number == 0 and differing:
+        if fate == Fate.UNCHANGED and number == 0 and changed:
             fate = CHANGED
         fates.append((row, fate))
     return tuple(fates)

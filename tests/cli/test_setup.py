@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from node.config import load_settings
 from node.contract.problems import PROBLEM_BASE, OutOfScope
 from node.db.lockers import change_locker, save_locker
-from node.db.models import OutboxRow
+from node.db.models import Document, HolderSeal, OutboxRow
 from node.db.session import Database
 from node.db.tokens import find_tokens, token_hash
 
@@ -188,4 +188,10 @@ def test_refused_announcements_are_not_all_well(command: Any, node_folder: Path,
     assert shown["refusals"] == [{"issuer": "in.gov.x", "doc_type": "INCOM", "reason": "out-of-scope", "count": 3}]
     assert "refused" not in command("push", "--retry-refused").out
     assert "3 announcements wait" in command("check").out
+    assert "holders' values" not in command("check").out
+    with database.writing() as connection:
+        document_id = connection.execute(select(Document.document_id).limit(1)).scalar_one()
+        connection.execute(insert(HolderSeal).values(document_id=document_id, iss=iss, key_id="", sealed=""))
+    checked = command("check")
+    assert (checked.status, f"MEND  {iss}, holders: 1 documents" in checked.out) == (1, True)
     database.close()

@@ -14,6 +14,8 @@ from sqlalchemy import event
 from node.contract.times import now_us
 from node.contract.uri import DocumentURI
 from node.db.audit_log import append_events
+from node.db.holder_seals import count_unsealed, seals_for, unsealed
+from node.db.outbox import announce_page
 from node.services.audit import Action, encode_event
 from node.services.candidates import map_id, shown, unmap_id
 from node.services.documents import command_attempt
@@ -467,3 +469,40 @@ def test_log_rows_are_written_all_the_while(desk: Desk) -> None:
     events = desk.place.events()
     assert sorted(event["event_id"] for event in events if event["action"] == "read") == sorted(appended)
     assert len(events) == len(appended) + 60
+
+
+def test_a_manifest_taken_in_again_brings_a_later_locker_the_holders_it_lacks(desk: Desk) -> None:
+    first, second = "https://first.example", "https://second.example"
+    desk.place.add_active_locker(first)
+    desk.file("a.pdf")
+    rows = [{"holder_scheme": "aadhaar", "holder_value": AADHAAR}, {"doc_id": "2", "file": "a.pdf"}]
+    desk.run(desk.manifest(*rows))
+    opening = desk.place.add_active_locker(second)
+    with desk.place.database.writing() as connection:
+        announce_page(connection, second, desk.place.opening, now_us())
+        assert (count_unsealed(connection, first), count_unsealed(connection, second)) == (0, 1)
+        assert seals_for(connection, second, unsealed(connection, _ids(desk))) == {}
+    assert desk.run(desk.manifest(*rows), dry_run=True).report.changed == 1
+    again = desk.run(desk.manifest(*rows)).report
+    assert (again.changed, again.unchanged, again.refused) == (1, 1, 0)
+    with desk.place.database.reading() as connection:
+        assert count_unsealed(connection, second) == 0
+        (seal,) = seals_for(connection, second, _ids(desk)).values()
+    assert opening.open(seal.sealed, "in.gov.x-incom-1") == AADHAAR.encode()
+    once_more = desk.run(desk.manifest(*rows)).report
+    assert (once_more.changed, once_more.unchanged) == (0, 2)
+
+
+def test_another_holder_in_place_of_one_that_is_lacking_is_refused(desk: Desk) -> None:
+    desk.place.add_active_locker("https://first.example")
+    desk.file("a.pdf")
+    desk.run(desk.manifest({"holder_scheme": "mobile", "holder_value": "9876543210"}))
+    desk.place.add_active_locker("https://second.example")
+    with desk.place.database.writing() as connection:
+        announce_page(connection, "https://second.example", desk.place.opening, now_us())
+    other = desk.run(desk.manifest({"holder_scheme": "mobile", "holder_value": "9876543211"}))
+    assert (other.report.changed, other.report.refused) == (0, 1)
+
+
+def _ids(desk: Desk) -> list[str]:
+    return [row[0] for row in desk.place.rows("SELECT document_id FROM document")]
