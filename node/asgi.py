@@ -73,9 +73,11 @@ class WebProcess:
     def __init__(self, node: Node, process_id: str) -> None:
         self.process_id = process_id
         self.floods = FloodGate()
-        self.admission = Admission(node.database, node.rules, node.limits, self.floods, node.clock)
-        self.worker: BatchWorker[Work, Result] = BatchWorker("admission", self.admission.process)
         self.pool = ThreadPoolExecutor(node.settings.reader_threads, thread_name_prefix="reader")
+        self._keys = ThreadPoolExecutor(1, thread_name_prefix="locker-keys")
+        self._keys_asked_us: dict[str, int] = {}
+        self.admission = Admission(node.database, node.rules, node.limits, self.floods, node.clock, self._fetch_keys)
+        self.worker: BatchWorker[Work, Result] = BatchWorker("admission", self.admission.process)
         self._node = node
 
     def start(self) -> None:
@@ -88,6 +90,18 @@ class WebProcess:
             self.worker.post(EventWork({**row, "process": self.process_id}))
         self.worker.stop(RECORD_TIMEOUT_SECONDS)
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self._keys.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch_keys(self, iss: str) -> None:
+        """Have a locker's keys fetched in the background, at most once a minute; the request that asked is refused all the same.
+
+        A ticket under a key that was published a moment ago is good at the next try, and a flood of invented keys costs nothing.
+        """
+        now_us = self._node.clock()
+        if now_us - self._keys_asked_us.get(iss, 0) < MINUTE:
+            return
+        self._keys_asked_us[iss] = now_us
+        self._keys.submit(self._node.locker_lists.try_refresh_keys, iss)
 
     def beat(self) -> None:
         """Say that the process is alive and write the counts of floods; ends the process when it was declared dead.

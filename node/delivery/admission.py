@@ -117,13 +117,18 @@ class Admission:
         limits: Mapping[str, LockerScope],
         floods: FloodGate,
         clock: Callable[[], int],
+        on_unknown_key: Callable[[str], None] = lambda _iss: None,
     ) -> None:
-        """``limits`` are the settings' limits by locker; none at all leave a registered locker to its registration."""
+        """``limits`` are the settings' limits by locker; none at all leave a registered locker to its registration.
+
+        ``on_unknown_key`` is told of a registered locker whose token names a key that is not known; it must return at once.
+        """
         self._database = database
         self._rules = rules
         self._limits = limits
         self._floods = floods
         self._clock = clock
+        self._on_unknown_key = on_unknown_key
         self._verifier = TicketVerifier()
         self.failing = False
 
@@ -215,6 +220,8 @@ class Admission:
             credential.ticket = self._verifier.verify(credential.jws or "", published)
         except ProblemError as error:
             credential.error = error
+            if locker is not None and error.reason == "unknown-key":
+                self._on_unknown_key(locker.iss)
 
     def _decide(
         self, connection: Connection, work: ReadWork | PutWork, credential: _Credential, facts: _Facts, now_us: int

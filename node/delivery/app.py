@@ -37,6 +37,8 @@ log = structlog.get_logger()
 PREFIX = "/v1/documents/"
 METHODS = ("GET", "HEAD", "PUT")
 SMALL = 256 * 1024
+FIRST_LOOK_SECONDS = 0.005
+LAST_LOOK_SECONDS = 1.0
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -102,6 +104,9 @@ class StoredPut(Protocol):
 
 class PutService(Protocol):
     """Stores a document's bytes and its log row in one go."""
+
+    def require_room(self) -> None:
+        """Raise StorageFull when only the reserve for the access log is left."""
 
     def store(
         self, uri: DocumentURI, body: Spooled, *, media_type: str, language: str | None, if_match: str | None,
@@ -186,7 +191,7 @@ class DeliveryApp:
                 body = await self._read_small(admitted.plan.placement)
                 await send(_start(admitted))
                 await send({"type": "http.response.body", "body": body})
-                ending = _Ending(Outcome.COMPLETE, len(body), None)
+                ending = await self._taken(scope, len(body))
             else:
                 await self._stream(admitted, scope, receive, send, ending)
         except ProblemError as error:
@@ -197,6 +202,33 @@ class DeliveryApp:
             raise
         finally:
             self._post(end_of_read(admitted.begun, ending.outcome, ending.sent, ending.reason))
+
+    async def _taken(self, scope: Scope, size: int) -> "_Ending":
+        """Wait until the client's side has taken a small body: the kernel alone would hold it for a client that reads nothing.
+
+        A client that leaves with bytes unread, or takes nothing for ``send_timeout`` seconds, is logged as such; the latter is cut
+        off. Bytes are counted by acknowledgements, so what follows on the same connection does not disturb.
+        """
+        connection = connection_of(scope)
+        unsent = connection.unsent() if connection else 0
+        if connection is None or unsent == 0:
+            return _Ending(Outcome.COMPLETE, size, None)
+        loop = asyncio.get_running_loop()
+        taken = connection.taken() or 0
+        whole = taken + unsent
+        pause, deadline = FIRST_LOOK_SECONDS, loop.time() + self._settings.send_timeout
+        while loop.time() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_LOOK_SECONDS)
+            now_taken = connection.taken()
+            if now_taken is None and connection.was_reset:
+                return _Ending(Outcome.ABORTED, max(0, size - (whole - taken)), "client-left")
+            if now_taken is None or now_taken >= whole:
+                return _Ending(Outcome.COMPLETE, size, None)
+            if now_taken > taken:
+                taken, deadline = now_taken, loop.time() + self._settings.send_timeout
+        connection.abort()
+        return _Ending(Outcome.ABORTED, max(0, size - (whole - taken)), "client-stalled")
 
     async def _read_small(self, placement: Placement) -> bytes:
         store = self._store(placement)
@@ -264,6 +296,8 @@ class DeliveryApp:
         if media_type not in EXTENSIONS:
             raise UnsupportedMediaType(f"A document here is one of: {', '.join(sorted(EXTENSIONS))}")
         require_length_within(headers, self._settings.max_document_bytes)
+        # Before a byte is received: bodies that wait for their turn must not take the log's last space.
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._puts.require_room)
         body = await spool(
             receive, headers, self._settings.spool_folder, self._pool,
             limit=self._settings.max_document_bytes, idle_seconds=self._settings.receive_timeout,

@@ -49,7 +49,7 @@ def encode_event(fields: Mapping[str, Any], at_us: int) -> EncodedEvent:
 
     The payload is hashed as these bytes and read back from these bytes, so no later reading can differ from what was committed.
     """
-    event_id = uuid7()
+    event_id = fields.get("event_id") or uuid7()
     event = {name: value for name, value in fields.items() if value is not None}
     event.update(v=VERSION, event_id=event_id, at=_format_time(at_us))
     return EncodedEvent(event_id, canonical_json(event), random_bytes(16))

@@ -126,6 +126,10 @@ class DocumentAdministration:
         with self._catalogue.reading() as reader:
             return reader.page(issuers=issuers, doc_types=doc_types, status=status, after=after, limit=limit)
 
+    def require_room(self) -> None:
+        """Raise StorageFull when only the reserve for the access log is left."""
+        self._pending.require_room()
+
     def store(
         self, uri: DocumentURI, body: Body, *, media_type: str, language: str | None, if_match: str | None,
         if_none_match: str | None, attempt: Mapping[str, Any],

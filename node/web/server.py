@@ -21,6 +21,8 @@ from node.web.problems import ResponseBroken, problem_answer, send_problem_for
 
 MOST_HEAD_BYTES = 64 * 1024
 ABORT_SECONDS = 5.0
+_TCP_INFO_BYTES = 192
+_BYTES_ACKED_OFFSET = 120
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -74,6 +76,18 @@ class _Connection:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self.was_reset = False
+
+    def taken(self) -> int | None:
+        """Return the kernel's count of acknowledged bytes (``tcpi_bytes_acked`` of tcp(7)); None once closed."""
+        peer = self._transport.get_extra_info("socket")
+        if peer is None or self._transport.is_closing():
+            return None
+        try:
+            information = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return None
+        return int(struct.unpack_from("Q", information, _BYTES_ACKED_OFFSET)[0])
 
     def unsent(self) -> int:
         """Count what waits here and what the kernel holds: that can be megabytes, which a slow client takes for minutes."""
@@ -133,6 +147,7 @@ class _LockerProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timing()
+        self._connection.was_reset = exc is not None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -38,6 +38,13 @@ class Connection(Protocol):
     def unsent(self) -> int:
         """Return how many bytes the client has yet to take, those in the kernel included."""
 
+    def taken(self) -> int | None:
+        """Return how many bytes the other side has acknowledged in all; None once the connection is closed."""
+
+    @property
+    def was_reset(self) -> bool:
+        """Tell whether the connection ended by a reset, as it does when a client leaves with bytes unread."""
+
     def abort(self) -> None:
         """Close at once, with a reset, whatever waits."""
 

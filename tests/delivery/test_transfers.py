@@ -185,3 +185,31 @@ def test_many_that_leave_give_everything_back(served, big, soak):
         f"{served.url}/v1/documents/{big}", headers={"authorization": f"Bearer {token}", "range": "bytes=0-9"}
     )
     assert answer.status_code == 206
+
+
+def test_a_small_document_that_nobody_takes_is_not_logged_as_complete(served):
+    """A certificate of usual size fits into the kernel's buffers; that is not the client's having it."""
+    uri = served.add("certificate", os.urandom(250_000))
+    connection = connect(served, uri, served.token(), receive_buffer=2048)
+    row = end_of(served)
+    assert (row["outcome"], row["reason"]) == ("aborted", "client-stalled")
+    assert row["bytes"] < 250_000 and len(read_to_the_end(connection)) < 250_000
+
+
+def test_a_client_that_leaves_a_small_document_unread_is_logged_as_gone(served):
+    uri = served.add("certificate", os.urandom(250_000))
+    connection = connect(served, uri, served.token(), receive_buffer=2048)
+    time.sleep(0.3)
+    connection.close()
+    assert (end_of(served)["outcome"], end_of(served)["reason"]) == ("aborted", "client-left")
+
+
+def test_a_slow_client_of_a_small_document_gets_it_whole(served):
+    uri = served.add("certificate", os.urandom(120_000))
+    connection = connect(served, uri, served.token(), receive_buffer=2048)
+    received = b""
+    while len(received.partition(b"\r\n\r\n")[2]) < 120_000:
+        received += connection.recv(4000)
+        time.sleep(0.02)
+    row = end_of(served)
+    assert (row["outcome"], row["bytes"]) == ("complete", 120_000)
