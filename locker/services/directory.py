@@ -186,7 +186,7 @@ def known_issuers(session: Session) -> IssuerDirectory:
 
 def use_once(session: Session, client_id: str, jti: str, exp: int) -> None:
     """Note that a signed request was used; raises SignatureRefused ``replayed`` when it was before."""
-    if len(jti) > 128:
+    if not re.fullmatch(r"[!-~]{1,128}", jti):  # the sender's own text, which a database need not be able to hold
         raise SignatureRefused(reason="malformed-claims")
     if session.get(UsedAssertion, (client_id, jti)) is not None:
         raise SignatureRefused("This signed request was used before", reason="replayed")

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ APPLICANT = "applicant"
 ACTIVE = "active"
 GRANT = "client_credentials"
 _NO_SECRET = "0" * 64
+_CLIENT_ID = re.compile(r"[!-~]{1,128}")
 
 
 class TokenRefused(Exception):
@@ -92,7 +94,7 @@ class Tokens:
             claims = read_claims_unverified(token)
             client_id = claims.get("sub")
             if (
-                not isinstance(client_id, str)
+                not _is_client_id(client_id)
                 or claims.get("iss") != client_id
                 or form.get("client_id", client_id) != client_id
             ):
@@ -238,7 +240,14 @@ def _issue(session: Session, principal: Principal, now_us: int, expires_us: int)
     return Issued(token, expires_us)
 
 
+def _is_client_id(value: object) -> bool:
+    """Tell whether an outsider's text can be a client id at all; what cannot does not reach the database."""
+    return isinstance(value, str) and _CLIENT_ID.fullmatch(value) is not None
+
+
 def _by_secret(session: Session, client_id: str, secret: str) -> Principal:
+    if not _is_client_id(client_id) or not secret.isprintable():
+        raise _invalid_client("malformed")
     client = session.get(Client, client_id)
     stored = client.secret_hash if client is not None and client.secret_hash is not None else _NO_SECRET
     same = hmac.compare_digest(stored, digest_of(secret))

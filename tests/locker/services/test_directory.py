@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError
-from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint
+from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint, sign
 from node.contract.times import SECOND, now_us
 
 ISSUER = "in.gov.meeseva.ap"
@@ -166,6 +166,14 @@ def test_malformed_claims_are_refused(world, changes) -> None:
         world.services.directory.register(world.node().registration(**changes), now_us())
     assert 400 <= refused.value.status < 500
     assert world.services.directory.registrations() == []
+
+
+@pytest.mark.parametrize("jti", ["a\x00b", "", "x" * 129, "\u0b85"])
+def test_a_registration_whose_jti_a_database_cannot_hold_is_refused(either_world, jti: str) -> None:
+    node, now = either_world.node(), now_us() // SECOND
+    claims = {**node.claims(), "aud": "http://locker.test", "jti": jti, "iat": now, "exp": now + 60}
+    with pytest.raises(InvalidCredential):
+        either_world.services.directory.register(sign(claims, node.registration_key), now_us())
 
 
 def test_suspending_an_issuer_acts_at_once(world) -> None:

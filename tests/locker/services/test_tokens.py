@@ -1,4 +1,5 @@
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from locker.db.models import AccessToken, Client, UsedAssertion
 from locker.services.tokens import TokenRefused
 from node.contract.problems import InvalidCredential, MissingCredential
 from node.contract.records import ASSERTION_TYPE, client_assertion, sign_request
-from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey
+from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey, encode_base64url
 from node.contract.times import SECOND, now_us
 
 ISS = "http://locker.test"
@@ -117,6 +118,19 @@ def test_a_bad_assertion_is_refused_like_any_other(world, key_requester, kind: s
     assert (refused.value.error, refused.value.status) == ("invalid_client", 401)
     with world.database.read() as session:
         assert session.scalars(select(AccessToken)).all() == session.scalars(select(UsedAssertion)).all() == []
+
+
+@pytest.mark.parametrize("client_id", ["\ud800", "a\x00b", "", "x" * 129, "\u0b85", "a b"])
+def test_a_client_id_that_cannot_be_one_does_not_reach_the_database(either_world, client_id: str) -> None:
+    """A lone surrogate cannot be encoded, and PostgreSQL takes no NUL: both came before any signature was looked at."""
+    tokens = either_world.services.tokens
+    secret_form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": "x"}
+    parts = ({"alg": "EdDSA", "typ": CLIENT_ASSERTION, "kid": "k"}, {"iss": client_id, "sub": client_id, "aud": ISS})
+    assertion = assertion_form(".".join([*(encode_base64url(json.dumps(part).encode()) for part in parts), "AAAA"]))
+    for form in (assertion, secret_form, {**secret_form, "client_id": "uni", "client_secret": client_id or "\x00"}):
+        with pytest.raises(TokenRefused) as refused:
+            tokens.grant(form, None, now_us())
+        assert (refused.value.error, refused.value.status) == ("invalid_client", 401)
 
 
 @pytest.mark.parametrize(
