@@ -1,7 +1,7 @@
 """``log``: query and export the access log. Asking is itself a row of the log, written before anything is shown."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,13 @@ from node.wiring import Node
 
 PAGE = 500
 FORMATS = ("ndjson", "csv", "json")
+
+# Headings with the members shown beneath them: the first that a row has.
+_TABLE = (
+    ("POSITION", ("position",)), ("RECORDED_AT", ("recorded_at",)), ("ACTION", ("action",)), ("OUTCOME", ("outcome",)),
+    ("REASON", ("reason",)), ("URI", ("uri", "uri_text")), ("ROLE", ("role",)), ("WHO", ("client_id", "token_name")),
+    ("PURPOSE", ("purpose",)), ("BYTES_SENT", ("bytes_sent",)),
+)  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -71,10 +78,9 @@ def query(limit: int, folder: Path, as_json: bool, **asked: Any) -> None:
         after = rows[-1]["position"] if len(rows) == limit else None
         print_json({"rows": rows, "next_after": after})
         return
-    columns = ("position", "recorded_at", "action", "outcome", "reason", "uri", "client_id", "purpose", "bytes_sent")
     print_table(
-        [name.upper() for name in columns],
-        [[_short(name, row.get(name)) for name in columns] for row in rows],
+        [heading for heading, _ in _TABLE],
+        [[_short(heading, _first(row, names)) for heading, names in _TABLE] for row in rows],
     )
     if len(rows) == limit:
         click.echo(f"\nthere may be more: --after {rows[-1]['position']}", err=True)
@@ -168,5 +174,9 @@ def _write(file: IO[str], form: str, rows: Iterator[Row]) -> int:
     return count
 
 
+def _first(row: Row, names: Sequence[str]) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
 def _short(name: str, value: Any) -> Any:
-    return str(value)[:19].replace("T", " ") + "Z" if name == "recorded_at" else value
+    return str(value)[:19].replace("T", " ") + "Z" if name == "RECORDED_AT" else value

@@ -9,7 +9,7 @@ FIRST_POSITION = 1
 
 COLUMNS = (
     "position", "event_id", "recorded_at", "action", "outcome", "reason", "status", "read_id", "request_id", "uri", "uri_text",
-    "issuer", "doc_type", "version", "media_type", "range", "bytes_sent", "role", "client_id", "act", "locker", "basis",
+    "issuer", "doc_type", "version", "media_type", "range", "bytes_sent", "role", "token_name", "client_id", "act", "locker", "basis",
     "consent_id", "purpose", "jti", "holder_ref", "source", "count", "rows",
 )  # fmt: skip
 """The members of a row in the order of a table's columns."""
@@ -36,7 +36,8 @@ def shown_row(position: int, event: Mapping[str, Any]) -> dict[str, Any]:
         "range": _range(event),
         "bytes_sent": event.get("bytes"),
         "role": principal.get("role") or principal.get("kind"),
-        "client_id": event.get("client_id") or principal.get("name"),
+        "token_name": principal.get("name"),
+        "client_id": event.get("client_id"),
         "locker": principal.get("iss"),
         "jti": event.get("ticket"),
     }

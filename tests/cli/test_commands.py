@@ -119,7 +119,13 @@ def test_asking_the_log_is_itself_in_the_log_first(command: Any, filled: Path) -
     ]
     queries = command("log", "query", "--action", "log.query", "--json").json["rows"]
     assert len(queries) == 5
-    assert queries[0]["client_id"] == "log query"
+    assert (queries[0]["role"], queries[0]["token_name"]) == ("command", "log query")
+    assert "client_id" not in queries[0]
+    assert command("log", "query", "--client-id", "log query", "--json").json["rows"] == []
+    heading, first, *_ = command("log", "query", "--action", "put").out.splitlines()
+    columns = {name: heading.index(name) for name in heading.split()}
+    assert first[columns["ROLE"] : columns["WHO"]].strip() == "command"
+    assert first[columns["WHO"] : columns["PURPOSE"]].strip() == "ingest"
 
 
 def test_an_export_is_whole_in_every_form_and_never_over_an_earlier_one(
