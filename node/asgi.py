@@ -109,6 +109,7 @@ class WebProcess:
         A process that others hold for dead has had its open reads closed as interrupted, and must not end them a second time.
         """
         now_us = self._node.clock()
+        self.worker.post(EventWork({}))  # has written what was kept while the database was away
         for row in self.floods.due_summaries(now_us):
             self.worker.post(EventWork({**row, "process": self.process_id}))
         try:

@@ -28,6 +28,12 @@ def append_events(connection: Connection, events: Sequence[EncodedEvent]) -> Non
     _INSERT_UNSEQUENCED.run(connection, [(event.event_id,) for event in events])
 
 
+def written_events(connection: Connection, event_ids: Sequence[str]) -> set[str]:
+    """Return those of the identifiers whose events are in the log."""
+    statement = select(AccessEvent.event_id).where(AccessEvent.event_id.in_(event_ids))
+    return set(connection.execute(statement).scalars())
+
+
 @dataclass(frozen=True, slots=True)
 class LogFilter:
     """Which rows a reader may and wants to see; empty tuples and None do not restrict.

@@ -17,7 +17,7 @@ from node.contract.problems import DocumentNotFound, InvalidCredential, LogUnava
 from node.contract.signing import looks_like_jws
 from node.contract.tickets import Ticket
 from node.contract.uri import DocumentURI, IssuerDirectory, could_be_uri
-from node.db.audit_log import append_events
+from node.db.audit_log import append_events, written_events
 from node.db.catalogue import find_documents, issuer_directory
 from node.db.lockers import LockerRow, locker_rows, void_moments
 from node.db.processes import declared_dead
@@ -33,6 +33,9 @@ from node.services.ports import CatalogueDocument
 from node.services.verifying import PublishedKeys, TicketVerifier, bearer_credential
 
 log = structlog.get_logger()
+
+MOST_KEPT = 10_000
+"""Ends of reads that are kept while the database is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class PutWork:
 
 @dataclass(frozen=True, slots=True)
 class EventWork:
-    """An event to be written with the next batch."""
+    """An event to be written with the next batch; without fields it only has written what is kept."""
 
     fields: Mapping[str, Any]
 
@@ -130,6 +133,7 @@ class Admission:
         self._clock = clock
         self._on_unknown_key = on_unknown_key
         self._verifier = TicketVerifier()
+        self._kept: list[Mapping[str, Any]] = []
         self.failing = False
 
     def process(self, batch: Sequence[Work]) -> list[Result | BaseException]:
@@ -137,6 +141,7 @@ class Admission:
         try:
             results = self._process_together(batch)
         except OperationalError as error:
+            self._keep_ends(batch)
             raise self._unavailable(error) from error
         except Exception as error:
             if len(batch) == 1:
@@ -151,9 +156,16 @@ class Admission:
         now_us = self._clock()
         with self._database.writing() as connection:
             results, events = self._decide_all(connection, batch, now_us)
-            events = _without_ends_of_the_dead(connection, events)
+            kept = _not_written(connection, self._kept)
+            events = _without_ends_of_the_dead(connection, [*kept, *events])
             append_events(connection, [encode_event(fields, now_us) for fields in events])
+        self._kept.clear()
         return results
+
+    def _keep_ends(self, batch: Sequence[Work]) -> None:
+        """Keep how reads ended while the database is away, so that they are not taken for interrupted later."""
+        ends = [work.fields for work in batch if isinstance(work, EventWork) and work.fields.get("phase") == PHASE_END]
+        self._kept.extend(ends[: MOST_KEPT - len(self._kept)])
 
     def _process_alone(self, work: Work) -> Result | BaseException:
         try:
@@ -176,7 +188,8 @@ class Admission:
         for work, credential in zip(batch, credentials, strict=True):
             if isinstance(work, EventWork):
                 results.append(None)
-                events.append(work.fields)
+                if work.fields:
+                    events.append(work.fields)
             elif credential is not None:
                 result, fields = self._decide(connection, work, credential, facts, now_us)
                 results.append(result)
@@ -310,6 +323,14 @@ def _without_ends_of_the_dead(connection: Connection, events: list[Mapping[str, 
     processes = {str(fields["process"]) for fields in events if fields.get("phase") == PHASE_END}
     dead = declared_dead(connection, processes) if processes else set()
     return [fields for fields in events if not (fields.get("phase") == PHASE_END and fields["process"] in dead)]
+
+
+def _not_written(connection: Connection, kept: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the kept events that are not in the log: a commit may have succeeded although its answer was lost."""
+    if not kept:
+        return []
+    written = written_events(connection, [str(fields["event_id"]) for fields in kept])
+    return [fields for fields in kept if fields["event_id"] not in written]
 
 
 def _principal(credential: _Credential, facts: _Facts) -> Principal:

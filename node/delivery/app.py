@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
+from node.contract.identifiers import uuid7
 from node.contract.problems import (
     MethodNotAllowed,
     ProblemError,
@@ -317,7 +318,7 @@ class DeliveryApp:
     def _post(self, event: Mapping[str, Any]) -> None:
         # A full queue or a stopping worker: the read stays open in the log and is closed as interrupted.
         with suppress(ProblemError):
-            self._admission.post(EventWork(event))
+            self._admission.post(EventWork({**event, "event_id": uuid7()}))
 
 
 def _start(admitted: Admitted) -> Message:

@@ -1,0 +1,76 @@
+"""Admission while the database is away: nothing is served, and no end of a read is lost or written twice."""
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from node.contract.identifiers import uuid7
+from node.contract.problems import LogUnavailable
+from node.contract.signing import TICKET, SigningKey
+from node.delivery.admission import Admission, EventWork, ReadWork
+from node.services.audit import Outcome
+from node.services.events import Caller, end_of_read
+from node.services.floods import FloodGate
+
+CALLER = Caller("r-1", "127.0.0.1", "process-1")
+
+
+@pytest.fixture
+def admission(served):
+    node = served.node
+    return Admission(node.database, node.rules, node.limits, FloodGate(), node.clock)
+
+
+def read(served, ticket=None):
+    return ReadWork(
+        "in.gov.example-INCOM-1", "GET", {"authorization": f"Bearer {ticket or served.ticket('1')}"}, CALLER
+    )
+
+
+def end(admitted):
+    fields = end_of_read(admitted.begun, Outcome.COMPLETE, 4)
+    return EventWork({**fields, "event_id": uuid7()})
+
+
+def away(*_, **__):
+    raise OperationalError("", {}, Exception())
+
+
+def test_ends_wait_for_the_database(served, admission, monkeypatch):
+    served.add("1", b"%PDF")
+    (admitted,) = admission.process([read(served)])
+    with monkeypatch.context() as broken:
+        broken.setattr(served.node.database, "writing", away)
+        with pytest.raises(LogUnavailable):
+            admission.process([end(admitted), read(served)])
+        assert admission.failing
+    admission.process([EventWork({})])
+    assert [row["outcome"] for row in served.events(expected=2)] == ["allowed", "complete"]
+    assert not admission.failing
+
+
+def test_a_commit_whose_answer_was_lost_is_not_done_twice(served, admission):
+    served.add("1", b"%PDF")
+    (admitted,) = admission.process([read(served)])
+    ended = end(admitted)
+    admission.process([ended])
+    admission._keep_ends([ended])  # as after a commit that succeeded and whose answer never came
+    admission.process([EventWork({})])
+    assert [row["outcome"] for row in served.events(expected=2)] == ["allowed", "complete"]
+
+
+def test_what_is_kept_is_bounded(admission, monkeypatch):
+    monkeypatch.setattr("node.delivery.admission.MOST_KEPT", 3)
+    admission._keep_ends([EventWork({"phase": "end", "event_id": str(number)}) for number in range(5)])
+    admission._keep_ends([EventWork({"phase": "end", "event_id": "6"}), EventWork({"phase": "attempt"})])
+    assert len(admission._kept) == 3
+
+
+def test_an_unknown_key_has_its_lockers_keys_fetched(served):
+    asked = []
+    node = served.node
+    admission = Admission(node.database, node.rules, {}, FloodGate(), node.clock, asked.append)
+    stranger = SigningKey.generate(TICKET)
+    (refused,) = admission.process([read(served, served.ticket("1", stranger))])
+    assert refused.reason == "unknown-key" and asked == ["https://locker.example"]
+    admission.process([read(served, served.ticket("1", stranger, iss="https://nobody.example"))])
+    assert len(asked) == 1
