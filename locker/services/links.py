@@ -32,6 +32,7 @@ from node.contract.problems import (
     BadRequest,
     Conflict,
     Forbidden,
+    NodeFault,
     NotFound,
     OutOfScope,
     ProblemError,
@@ -287,10 +288,12 @@ class _Batch:
         if row.kind == "withdraw":
             return self._withdraw(link, shown)
         link.state, link.document = ACTIVE, json.dumps(row.document)
+        corrected = False
         if row.holder is not None:
             holder = row.holder
+            corrected = link.holder_hash not in (None, holder.keyed_hash)
             link.holder_scheme, link.holder_hash, link.holder_last4 = holder.scheme, holder.keyed_hash, holder.last4
-        self._find_resident(link, shown)
+        self._find_resident(link, shown, corrected)
         self._session.flush()
         if link.resident_id is None:
             return {"outcome": "pending", "holder_ref": None}
@@ -313,14 +316,17 @@ class _Batch:
         self._session.flush()
         return {"outcome": "withdrawn"}
 
-    def _find_resident(self, link: Link, shown: bool) -> None:
-        """Link a document to the resident whose it is; a changed holder takes it away from the one who had it.
+    def _find_resident(self, link: Link, shown: bool, corrected: bool) -> None:
+        """Link a document to the resident whose it is; a corrected holder takes it away from the one who had it.
 
+        A holder whom nobody here is known by takes nothing away from the one for whom the node found the document.
         ``shown`` tells whether a resident had it until now: who follows the events learns of each turn once.
         """
         owner = link.resident_id
         if link.holder_scheme is not None and link.holder_hash is not None:
             owner = _owner(self._session, link.holder_scheme, link.holder_hash)
+            if owner is None and not corrected:
+                owner = link.resident_id
         if link.resident_id is not None and link.resident_id != owner:
             if shown:
                 self._events.append(_event(link, "withdrawn", self._now_us))
@@ -337,6 +343,32 @@ class _Batch:
             self._session.add(
                 Alert(alert_id=uuid7(), node_id=self._node_id, kind="out-of-scope", detail=detail, at_us=self._now_us)
             )
+
+
+def link_found(session: Session, uri: DocumentURI, node_id: str, resident_id: str, now_us: int) -> None:
+    """Link a document to the resident for whom its node found it, in the caller's transaction.
+
+    Raises NodeFault when the document is linked to another resident: the node's next push is to settle that.
+    """
+    advance(session, _LOCK, 0)
+    link = session.get(Link, uri.key)
+    if link is None or link.node_id != node_id:
+        # What the node says of the document comes with its next push, whatever revision that has.
+        link = link or Link(uri_key=uri.key, uri=str(uri))
+        link.issuer_key, link.issuer = uri.issuer.lower(), uri.issuer
+        link.doc_type_key, link.doc_type, link.doc_id = uri.doc_type.lower(), uri.doc_type, uri.doc_id
+        link.node_id, link.state, link.revision, link.document = node_id, ACTIVE, 0, "{}"
+        link.resident_id, link.holder_ref, link.linked_us = None, None, None
+        link.holder_scheme, link.holder_hash, link.holder_last4 = None, None, None
+        session.add(link)
+    if link.resident_id == resident_id:
+        return
+    if link.resident_id is not None:
+        raise NodeFault("the node's answer contradicts what it said before")
+    link.changed_us = now_us
+    _link_to(session, link, resident_id, now_us)
+    if link.state == ACTIVE:
+        _record(session, [_event(link, "linked", now_us)])
 
 
 def row_problem(error: ProblemError) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from locker.db.models import (
 )
 from locker.db.session import Database
 from locker.keys import LockerKeys
-from locker.services.directory import APPROVED
-from locker.services.links import SELF_DECLARED
+from locker.services.directory import APPROVED, known_issuers
+from locker.services.links import SELF_DECLARED, link_found
 from locker.services.references import reference_for
 from node.contract.identifiers import uuid7
 from node.contract.problems import NodeFault, NotFound, ProblemError, TooManyRequests, UnacceptableContent
@@ -28,6 +28,7 @@ from node.contract.records import sign_request
 from node.contract.sealing import SealingKey
 from node.contract.signing import PULL
 from node.contract.times import HOUR
+from node.contract.uri import DocumentURI
 
 OUTCOMES = ("matched", "pending", "no")
 MAX_ANSWER = 64 * 1024
@@ -87,6 +88,9 @@ class Pulls:
         with self._database.write() as session:
             attempt = session.get_one(PullAttempt, attempt_id)
             attempt.outcome = outcome["outcome"]
+            if outcome["outcome"] == "matched":
+                uri = _found(session, search, outcome["uri"], issuer, doc_type)
+                link_found(session, uri, search.node_id, resident_id, self._clock())
         return outcome
 
     def _prepare(
@@ -182,6 +186,20 @@ def _read_outcome(answer: NodeAnswer, txn: str) -> dict[str, Any]:
     if outcome not in OUTCOMES or (outcome == "matched") != isinstance(uri, str):
         raise NodeFault("the node's answer cannot be read")
     return {"txn": txn, "outcome": outcome, **({"uri": uri} if uri else {})}
+
+
+def _found(session: Session, search: _Search, text: str, issuer: str, doc_type: str) -> DocumentURI:
+    """Return the document that a node found; raises NodeFault for one that it was not asked for or does not answer for."""
+    try:
+        uri = DocumentURI.parse(text, known_issuers(session))
+    except ProblemError as error:
+        raise NodeFault("the node's answer cannot be read") from error
+    if (uri.issuer.lower(), uri.doc_type.lower()) != (issuer.lower(), doc_type.lower()):
+        raise NodeFault("the node's answer names a document that was not asked for")
+    mine = (Issuer.issuer_key == issuer.lower()) & (Issuer.node_id == search.node_id) & (Issuer.state == APPROVED)
+    if session.scalar(select(Issuer.issuer_key).where(mine)) is None:
+        raise NodeFault("the node does not answer for this issuer any longer")
+    return uri
 
 
 def _fault(status: int) -> ProblemError:

@@ -7,6 +7,7 @@ from locker.services import records
 from locker.services.principal import Principal
 from locker.services.pulls import NodeAnswer
 from locker.services.records import Window
+from locker.services.tickets import Granted
 from node.contract.problems import Forbidden, NodeFault, NotFound, TooManyRequests, UnacceptableContent
 from node.contract.records import verify_request
 from node.contract.sealing import OpeningKey
@@ -169,6 +170,45 @@ def test_a_node_without_a_key_gets_the_identifier_inside_tls(asking) -> None:
     asking.answers += [NodeAnswer(404, b""), answer("no")]
     assert search(asking)["outcome"] == "no"
     assert asking.asked[1][2]["holders"] == [{"scheme": "mobile", "value": "+919876543210"}]
+
+
+DESCRIPTOR = NodeAnswer(200, b"{}")
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_a_document_that_is_found_is_the_residents_own(asking, pushed: bool) -> None:
+    unknown = ("mobile", "9876511111")
+    if pushed:
+        asking.push(asking.ap, asking.row(INCOME, unknown))
+    asking.answers += [DESCRIPTOR, answer("matched", uri=INCOME)]
+    search(asking)
+    (outcome,) = asking.tickets(asking.resident_token(asking.asha), None, INCOME)
+    assert isinstance(outcome, Granted)
+    asking.requester()
+    assert asking.consent(asking.asha, INCOME).state == "active"
+    (document,), _ = asking.services.links.documents(asking.asha, None, None, None, 10)
+    assert document["uri"] == INCOME
+    (change,), _ = asking.services.links.changes("node-ap", 0, 10)
+    assert (change["uri"], change["outcome"]) == (INCOME, "linked")
+    (later,) = asking.push(asking.ap, asking.row(INCOME, unknown, revision=2))
+    assert (later["outcome"], later["holder_ref"]) == ("linked", change["holder_ref"])
+
+
+@pytest.mark.parametrize("uri", ["nonsense", CASTE, "in.nobody-INCOM-1"])
+def test_a_document_that_was_not_asked_for_is_not_linked(asking, uri: str) -> None:
+    asking.answers += [DESCRIPTOR, answer("matched", uri=uri)]
+    with pytest.raises(NodeFault):
+        search(asking)
+    assert asking.services.links.documents(asking.asha, None, None, None, 10)[0] == []
+
+
+def test_a_document_of_another_resident_stays_theirs(asking) -> None:
+    other = asking.resident("9876500000")
+    asking.push(asking.ap, asking.row(INCOME, ("mobile", "9876500000")))
+    asking.answers += [DESCRIPTOR, answer("matched", uri=INCOME)]
+    with pytest.raises(NodeFault):
+        search(asking)
+    assert len(asking.services.links.documents(other, None, None, None, 10)[0]) == 1
 
 
 @pytest.mark.parametrize(
