@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote_plus
 
 from sqlalchemy import delete, select
@@ -240,7 +240,7 @@ def _issue(session: Session, principal: Principal, now_us: int, expires_us: int)
     return Issued(token, expires_us)
 
 
-def _is_client_id(value: object) -> bool:
+def _is_client_id(value: object) -> TypeGuard[str]:
     """Tell whether an outsider's text can be a client id at all; what cannot does not reach the database."""
     return isinstance(value, str) and _CLIENT_ID.fullmatch(value) is not None
 
