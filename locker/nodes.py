@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,9 @@ from locker.services.pulls import MAX_ANSWER, NodeAnswer
 from node.contract.problems import UnacceptableContent
 from node.web.destinations import DestinationRefused, Destinations, DestinationUnreachable
 from node.web.outbound import OutboundClient, OutboundLimits
+
+ANSWER_SECONDS = 4.0
+"""A search asks twice, for the descriptor and for the document: at most eight seconds of a thread's time."""
 
 
 def outbound_limits(settings: Settings) -> OutboundLimits:
@@ -25,10 +29,11 @@ def outbound_limits(settings: Settings) -> OutboundLimits:
 class NodeRequests:
     """Asks nodes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, total: float = ANSWER_SECONDS) -> None:
+        """``total`` is the seconds that one answer may take from first to last."""
         networks = private_networks(settings)
         self._destinations = Destinations(networks)
-        self._client = OutboundClient(allow_private=networks, limits=outbound_limits(settings))
+        self._client = OutboundClient(allow_private=networks, limits=replace(outbound_limits(settings), total=total))
 
     def check_address(self, url: str) -> None:
         """Raise UnacceptableContent for a base URL that the locker would not connect to; nothing is fetched."""

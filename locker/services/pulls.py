@@ -1,6 +1,7 @@
 """Searching a document with an issuer's node on a resident's behalf: who is asked, what is sent, how often it may be tried."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,14 @@ from locker.services.directory import APPROVED, known_issuers
 from locker.services.links import SELF_DECLARED, link_found
 from locker.services.references import reference_for
 from node.contract.identifiers import uuid7
-from node.contract.problems import NodeFault, NotFound, ProblemError, TooManyRequests, UnacceptableContent
+from node.contract.problems import (
+    NodeFault,
+    NotFound,
+    ProblemError,
+    ServiceUnavailable,
+    TooManyRequests,
+    UnacceptableContent,
+)
 from node.contract.records import sign_request
 from node.contract.sealing import SealingKey
 from node.contract.signing import PULL
@@ -32,6 +40,8 @@ from node.contract.uri import DocumentURI
 
 OUTCOMES = ("matched", "pending", "no")
 MAX_ANSWER = 64 * 1024
+SEARCHES_AT_ONCE = 3
+"""In one process: each holds a thread for as long as the node takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +77,25 @@ class Pulls:
         self._iss = iss
         self._per_hour = per_hour
         self._clock = clock
+        self._places = threading.BoundedSemaphore(SEARCHES_AT_ONCE)
 
     def search(self, resident_id: str, issuer: str, doc_type: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         """Ask the issuer's node and return its outcome.
 
         Raises NotFound, UnacceptableContent for parameters the type does not declare, TooManyRequests, NodeUnavailable and
-        NodeFault. The try is counted before the node is asked, so that a crash gives no free ones.
+        NodeFault, and ServiceUnavailable while as many searches wait for nodes as may at once: slow nodes stop nothing else.
+        The try is counted before the node is asked, so that a crash gives no free ones.
         """
+        if not self._places.acquire(blocking=False):
+            raise ServiceUnavailable(
+                "too many searches are under way", reason="searches", headers={"Retry-After": "10"}
+            )
+        try:
+            return self._search(resident_id, issuer, doc_type, parameters)
+        finally:
+            self._places.release()
+
+    def _search(self, resident_id: str, issuer: str, doc_type: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         attempt_id = uuid7()
         with self._database.write() as session:
             search = self._prepare(session, resident_id, issuer, doc_type, parameters)
@@ -106,7 +128,8 @@ class Pulls:
         if row is None:
             raise NotFound("no such document type can be searched here")
         _require_parameters(json.loads(row.search_parameters), parameters)
-        resident = session.get_one(Resident, resident_id)
+        # Locked, so that tries which come at once are counted one after the other.
+        resident = session.get_one(Resident, resident_id, with_for_update=True)
         attributes = {"full_name": {"value": resident.name, "source": SELF_DECLARED}}
         for attribute in session.scalars(select(ResidentAttribute).where(ResidentAttribute.resident_id == resident_id)):
             attributes[attribute.name] = {"value": attribute.value, "source": attribute.source}
@@ -142,10 +165,14 @@ class Pulls:
         return _read_outcome(answer, txn)
 
     def _sealing_key(self, search: _Search) -> SealingKey | None:
-        """Return the key that a node publishes for identifiers; a node without one gets them inside TLS alone."""
+        """Return the key that a node publishes for identifiers; one that says it has none gets them inside TLS alone.
+
+        Raises NodeFault for any answer but a descriptor: nobody makes a locker leave identifiers unsealed by getting in the
+        way. Without TLS a node is only ever connected to in a private network that the operator allowed.
+        """
         answer = self._ask(search.node_id, f"{search.base_url}/.well-known/federated-locker", None, None)
         if answer.status != 200:
-            return None
+            raise NodeFault("the node's descriptor cannot be read", reason=f"status-{answer.status}")
         try:
             keys = json.loads(answer.body).get("encryption_keys") or []
             return SealingKey.from_jwk(keys[0]) if keys else None

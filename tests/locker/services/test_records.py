@@ -3,12 +3,19 @@ import threading
 
 import pytest
 
-from locker.services import records
+from locker.services import pulls, records
 from locker.services.principal import Principal
 from locker.services.pulls import NodeAnswer
 from locker.services.records import Window
 from locker.services.tickets import Granted
-from node.contract.problems import Forbidden, NodeFault, NotFound, TooManyRequests, UnacceptableContent
+from node.contract.problems import (
+    Forbidden,
+    NodeFault,
+    NotFound,
+    ServiceUnavailable,
+    TooManyRequests,
+    UnacceptableContent,
+)
 from node.contract.records import verify_request
 from node.contract.sealing import OpeningKey
 from node.contract.signing import LOG_GRANT, PULL
@@ -17,6 +24,7 @@ from node.contract.times import HOUR
 ISSUER = "in.gov.meeseva.ap"
 INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
 MOBILE = ("mobile", "9876543210")
+DESCRIPTOR = NodeAnswer(200, b"{}")
 
 
 @pytest.fixture
@@ -166,13 +174,18 @@ def test_a_search_is_signed_for_one_node_and_seals_identifiers_to_it(asking) -> 
     assert "9876543210" not in json.dumps(body) and asking.asha not in json.dumps(body)
 
 
+@pytest.mark.parametrize("descriptor", [NodeAnswer(status, b"{}") for status in (204, 404, 429, 500, 503)])
+def test_a_descriptor_that_is_not_answered_leaves_no_identifier_unsealed(asking, descriptor) -> None:
+    asking.answers += [descriptor, answer("no")]
+    with pytest.raises(NodeFault):
+        search(asking)
+    assert len(asking.asked) == 1
+
+
 def test_a_node_without_a_key_gets_the_identifier_inside_tls(asking) -> None:
-    asking.answers += [NodeAnswer(404, b""), answer("no")]
+    asking.answers += [DESCRIPTOR, answer("no")]
     assert search(asking)["outcome"] == "no"
     assert asking.asked[1][2]["holders"] == [{"scheme": "mobile", "value": "+919876543210"}]
-
-
-DESCRIPTOR = NodeAnswer(200, b"{}")
 
 
 @pytest.mark.parametrize("pushed", [False, True])
@@ -226,20 +239,70 @@ def test_a_document_of_another_resident_stays_theirs(asking) -> None:
     ],
 )
 def test_an_answer_that_makes_no_sense_is_the_nodes_fault(asking, reply, error) -> None:
-    asking.answers += [NodeAnswer(404, b""), reply]
+    asking.answers += [DESCRIPTOR, reply]
     with pytest.raises(error):
         search(asking)
 
 
 def test_tries_are_bounded_and_counted_before_the_node_is_asked(asking) -> None:
     for _ in range(asking.settings.pulls_per_hour):
-        asking.answers += [NodeAnswer(404, b""), answer("no", status=500)]
+        asking.answers += [DESCRIPTOR, answer("no", status=500)]
         with pytest.raises(NodeFault):
             search(asking)
     with pytest.raises(TooManyRequests):
         search(asking)
     asking.clock.offset = HOUR
-    asking.answers += [NodeAnswer(404, b""), answer("no")]
+    asking.answers += [DESCRIPTOR, answer("no")]
+    assert search(asking)["outcome"] == "no"
+
+
+def test_tries_at_once_are_counted_one_after_the_other(either_world, monkeypatch) -> None:
+    world, count, outcomes = either_world, pulls._require_tries_left, []
+    world.asha, world.ap = world.resident(), world.department()
+
+    def slow_count(*arguments) -> None:
+        count(*arguments)
+        threading.Event().wait(0.2)
+
+    def ask(*arguments) -> NodeAnswer:
+        return DESCRIPTOR if arguments[3] is None else answer("no")
+
+    def try_once() -> None:
+        try:
+            outcomes.append(search(world)["outcome"])
+        except TooManyRequests:
+            outcomes.append("refused")
+
+    monkeypatch.setattr(pulls, "_require_tries_left", slow_count)
+    monkeypatch.setattr(world.services.pulls, "_per_hour", 1)
+    monkeypatch.setattr(world.services.pulls, "_ask", ask)
+    threads = [threading.Thread(target=try_once) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["no", "refused", "refused"]
+
+
+def test_slow_nodes_hold_three_searches_and_no_more(asking, monkeypatch) -> None:
+    waiting, go_on = threading.Semaphore(0), threading.Event()
+
+    def ask(*arguments) -> NodeAnswer:
+        waiting.release()
+        go_on.wait(5)
+        return DESCRIPTOR if arguments[3] is None else answer("no")
+
+    monkeypatch.setattr(asking.services.pulls, "_ask", ask)
+    threads = [threading.Thread(target=search, args=(asking,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert all(waiting.acquire(timeout=5) for _ in threads)
+    with pytest.raises(ServiceUnavailable) as refused:
+        search(asking)
+    assert int(refused.value.headers["Retry-After"]) > 0
+    go_on.set()
+    for thread in threads:
+        thread.join()
     assert search(asking)["outcome"] == "no"
 
 
