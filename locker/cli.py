@@ -282,6 +282,18 @@ def issuer_approve(
     _Output(as_json).show(document, lines)
 
 
+@issuer.command("reject")
+@click.argument("node_id", metavar="NODE")
+@click.option("--fingerprint", help="Reject the one registration with these keys.")
+@_with_options
+def issuer_reject(folder: Path, as_json: bool, node_id: str, fingerprint: str | None) -> None:
+    """Drop the registrations of a node that wait for a decision."""
+    with _opened(folder) as locker:
+        dropped = locker.services.directory.reject(node_id, fingerprint)
+    text = f"{dropped} registrations of {node_id} are dropped."
+    _Output(as_json).show({"node_id": node_id, "rejected": dropped}, lambda: iter([text]))
+
+
 @issuer.command("suspend")
 @click.argument("issuer_id", required=False)
 @click.option("--node", "node_id", help="Suspend a whole node instead of one issuer.")

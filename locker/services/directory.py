@@ -34,10 +34,18 @@ EXPECTED = "expected"
 PENDING = "pending"
 
 MAX_PENDING = 1000
+MAX_PENDING_OF_NODE = 5
 PENDING_DAYS = 30
 MAX_REGISTRATION = 256 * 1024
 
 _NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?\Z")
+
+# Of a node's registrations all wait but the one whose keys were approved.
+_WAITS = ~(
+    select(Node.node_id)
+    .where(Node.node_id == Registration.node_id, Node.fingerprint == Registration.fingerprint)
+    .exists()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class Directory:
             if before is not None and before.jti == row.jti:
                 return _received(session, before)
             use_once(session, node_id, str(claims["jti"]), int(claims["exp"]))
-            _require_room(session, now_us)
+            _require_room(session, node_id, now_us)
             _require_no_collision(session, [issuer["issuer"] for issuer in claims["issuers"]])
             session.execute(delete(Registration).where(same))
             session.add(row)
@@ -116,6 +124,22 @@ class Directory:
                 raise Conflict("this issuer is in the directory already")
             _require_no_collision(session, [issuer])
             session.add(Issuer(issuer_key=issuer.lower(), issuer=issuer, name=name, state=EXPECTED, changed_us=now_us))
+
+    def reject(self, node_id: str, only_fingerprint: str | None = None) -> int:
+        """Drop what waits under a node's id, or the one registration with a fingerprint, and return how many that were.
+
+        Keys that were approved keep their registration. Raises NotFound when nothing of the kind waits.
+        """
+        waiting = (Registration.node_id == node_id) & _WAITS
+        if only_fingerprint is not None:
+            waiting &= Registration.fingerprint == only_fingerprint.strip().lower()
+        with self._database.write() as session:
+            dropped = session.scalars(delete(Registration).where(waiting).returning(Registration.registration_id)).all()
+            if not dropped:
+                raise NotFound("no registration waits under this name")
+            # Whoever asked holds tokens that open the registration alone.
+            session.execute(delete(AccessToken).where(AccessToken.subject.in_(dropped)))
+            return len(dropped)
 
     def approve(
         self, issuer: str, node_id: str, expected_fingerprint: str, now_us: int, *, replace_keys: bool = False,
@@ -283,11 +307,13 @@ def _is_text(value: Any, length: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= length and value.isprintable()
 
 
-def _require_room(session: Session, now_us: int) -> None:
-    approved = select(Node.fingerprint)
-    old = (Registration.received_us < now_us - PENDING_DAYS * DAY) & Registration.fingerprint.not_in(approved)
-    session.execute(delete(Registration).where(old))
-    if session.scalar(select(func.count()).select_from(Registration)) >= MAX_PENDING:  # type: ignore[operator]  # count is never NULL
+def _require_room(session: Session, node_id: str, now_us: int) -> None:
+    """Raise TooManyRequests when too many registrations wait, under this node's id or altogether."""
+    session.execute(delete(Registration).where(_WAITS, Registration.received_us < now_us - PENDING_DAYS * DAY))
+    waiting = select(func.count()).select_from(Registration).where(_WAITS)
+    if (session.scalar(waiting.where(Registration.node_id == node_id)) or 0) >= MAX_PENDING_OF_NODE:
+        raise TooManyRequests("too many registrations of this node wait for a decision; ask its officer to reject some")
+    if (session.scalar(waiting) or 0) >= MAX_PENDING:
         raise TooManyRequests("too many registrations wait for a decision")
 
 

@@ -85,6 +85,11 @@ def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
     assert "--replace-keys" in run(*approve, fingerprint(renewed.keys), "--folder", str(folder), code=1)
     said = run(*approve, fingerprint(renewed.keys), "--replace-keys", "--folder", str(folder))
     assert f"{issuer} is reached with the node's new keys" in said
+    locker.services.directory.register(world.node(base_url="http://127.0.0.1:9").registration(), now_us())
+    assert asked(folder, "issuer", "reject", node.node_id)["rejected"] == 2, (
+        "the newest, and the keys that were replaced"
+    )
+    assert "no registration waits" in run("issuer", "reject", node.node_id, "--folder", str(folder), code=1)
     run("issuer", "suspend", issuer, "--folder", str(folder))
     run("issuer", "suspend", "--node", node.node_id, "--folder", str(folder))
     run("issuer", "suspend", code=2)

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 
-from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError
+from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError, TooManyRequests
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint, sign
 from node.contract.times import SECOND, now_us
 
@@ -166,6 +166,26 @@ def test_malformed_claims_are_refused(world, changes) -> None:
         world.services.directory.register(world.node().registration(**changes), now_us())
     assert 400 <= refused.value.status < 500
     assert world.services.directory.registrations() == []
+
+
+def test_one_nodes_registrations_lock_nobody_else_out_and_can_be_rejected(either_world) -> None:
+    world, directory = either_world, either_world.services.directory
+    approved = world.department()
+    strangers = [world.node() for _ in range(5)]
+    for stranger in strangers:
+        directory.register(stranger.registration(), now_us())
+    with pytest.raises(TooManyRequests):
+        directory.register(world.node().registration(), now_us())
+    directory.register(world.node(node_id="node-other", issuers=("in.gov.other",)).registration(), now_us())
+    token = world.node_token(strangers[0])
+    assert directory.reject("node-ap", fingerprint(strangers[0].keys).upper()) == 1
+    with pytest.raises(InvalidCredential):
+        world.services.tokens.authenticate(f"Bearer {token}", now_us())
+    assert directory.reject("node-ap") == 4
+    with pytest.raises(NotFound):
+        directory.reject("node-ap")
+    assert directory.registration(node_id="node-ap").fingerprint == fingerprint(approved.keys)
+    assert {row["node_id"] for row in directory.registrations()} == {"node-ap", "node-other"}
 
 
 @pytest.mark.parametrize("jti", ["a\x00b", "", "x" * 129, "\u0b85"])
