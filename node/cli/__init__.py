@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from node.cli import documents, federation, ingest, logs, service, setup, tokens
+from node.cli import documents, federation, ingest, logs, service, setup, tokens, types
 from node.cli.faults import status_of
 
 INTERRUPTED = 130
@@ -25,6 +25,8 @@ root.add_command(setup.check)
 root.add_command(setup.db)
 root.add_command(ingest.ingest)
 root.add_command(documents.documents)
+root.add_command(types.issuer)
+root.add_command(types.doc_type)
 root.add_command(tokens.token)
 root.add_command(logs.log)
 root.add_command(federation.register)

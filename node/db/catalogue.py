@@ -167,6 +167,11 @@ def add_issuer(connection: Connection, issuer: str, name: str, now_us: int) -> N
     connection.execute(insert(Issuer).values(issuer_key=issuer.lower(), issuer=issuer, name=name, created_us=now_us))
 
 
+def name_issuer(connection: Connection, issuer: str, name: str) -> bool:
+    """Set the name of an issuer hosted here; False when there is none of this identifier."""
+    return connection.execute(update(Issuer).filter_by(issuer_key=issuer.lower()).values(name=name)).rowcount == 1
+
+
 def add_doc_type(connection: Connection, record: DocTypeRecord, now_us: int) -> None:
     """Insert a document type, or bring name, parameters and rule of an existing one up to date."""
     values = {
