@@ -173,6 +173,9 @@ class Tickets:
                 continue
             issued_us = max(now_us, consent.void_before_us + 1)
             ends_us = min(issued_us + self._lifetime * SECOND, consent.expires_us)
+            if ends_us // SECOND <= issued_us // SECOND:  # tickets end at whole seconds, and never after their consent
+                outcomes.append(ConsentRequired("the consent has expired", reason="expired"))
+                continue
             ticket = self._ticket(item, request, principal.subject, consent, issued_us, ends_us)
             if not consent.once or _use(connection, ticket, item):
                 outcomes.append(_recorded(plan, ticket, item))
@@ -200,7 +203,7 @@ class Tickets:
             consent_id=None if consent is None else consent.consent_id,
             artefact=None if consent is None else consent.artefact_digest,
             purpose=OWN_PURPOSE if consent is None else consent.purpose, jti=uuid7(), iat=issued_us // SECOND,
-            exp=max(ends_us // SECOND, issued_us // SECOND + 1), issued_us=issued_us,
+            exp=ends_us // SECOND, issued_us=issued_us,
         )  # fmt: skip
 
     def _again(
@@ -222,7 +225,9 @@ class Tickets:
             ).one_or_none()
             if record is None:  # issued in this very transaction, not written yet
                 return ConsentRequired("this consent was good for one ticket, which is being issued", reason="spent")
-            if record.act == GATEWAY and record.expires_us > now_us and record.issued_us > consent.void_before_us:
+            alive = record.expires_us > now_us and record.issued_us > consent.void_before_us
+            # A ticket is for the node that it names; the document may have moved to another since.
+            if record.act == GATEWAY and alive and record.node_id == item.node_id:
                 plan.places[item.node_id] = item.base_url
                 return self._from_record(record, item)
         return ConsentRequired("this consent was good for one ticket, which has been issued", reason="spent")

@@ -2,9 +2,9 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from locker.db.models import TicketRecord
+from locker.db.models import Issuer, Link, Node, TicketRecord
 from locker.services.tickets import Granted, TicketRequest
 from locker.services.tokens import bearer_digest
 from node.contract.problems import ConsentRequired, DocumentNotFound, Forbidden, InvalidCredential, OutOfScope
@@ -95,6 +95,38 @@ def test_a_consent_ends_and_no_ticket_outlives_it(on_sqlite) -> None:
     world.clock.offset = 101 * SECOND
     (outcome,) = world.tickets(world.university, consent.consent_id, INCOME)
     assert isinstance(outcome, ConsentRequired) and outcome.reason == "expired"
+
+
+def test_a_ticket_is_refused_rather_than_ending_after_its_consent(on_sqlite, monkeypatch) -> None:
+    world, start = on_sqlite, (on_sqlite.clock() // SECOND + 60) * SECOND
+    consent = world.consent(world.asha, INCOME, expires_us=start + SECOND // 2)
+    for moment, kind in ((start - 1, Granted), (start, ConsentRequired), (start + SECOND // 4, ConsentRequired)):
+        monkeypatch.setattr(world.services.tickets, "_clock", lambda now_us=moment: now_us)
+        (outcome,) = world.tickets(world.university, consent.consent_id, INCOME)
+        assert isinstance(outcome, kind)
+        if kind is Granted:
+            assert ticket_of(world, outcome).exp * SECOND <= consent.expires_us
+    assert outcome.reason == "expired"
+
+
+def test_the_one_ticket_of_a_document_that_moved_spoils_no_other_request(on_sqlite) -> None:
+    world = on_sqlite
+    once, other = world.consent(world.asha, INCOME, once=True), world.consent(world.asha, INCOME)
+    assert isinstance(world.tickets(world.university, once.consent_id, INCOME, act="gateway")[0], Granted)
+    # The consent's tickets stay alive here: this move voids none, as one without a suspension would.
+    with world.database.write() as session:
+        session.add(Node(node_id="node-new", name="n", base_url="https://n.test", fingerprint="", state="approved",
+                         approved_us=0))  # fmt: skip
+        session.flush()
+        session.execute(update(Issuer).values(node_id="node-new"))
+        session.execute(update(Link).values(node_id="node-new"))
+    wishes = [
+        TicketRequest(bearer_digest(f"Bearer {world.university}"), (INCOME,), consent.consent_id, act="gateway")
+        for consent in (once, other)
+    ]
+    (spent,), (good,) = world.services.tickets.issue(wishes)
+    assert isinstance(spent, ConsentRequired) and spent.reason == "spent"
+    assert isinstance(good, Granted) and good.node_id == "node-new"
 
 
 def test_a_consent_for_once_gives_one_ticket_for_each_document(given) -> None:
