@@ -240,8 +240,11 @@ def issuer_list(folder: Path, as_json: bool) -> None:
         for row in issuers:
             node = f"node {row['node_id']} ({row['node_state']}, {row['health']})" if row["node_id"] else "no node yet"
             yield f"{row['issuer']}  {row['state']}  {node}  {row['name']}"
-        for row in waiting:
-            yield f"registered: node {row['node_id']} at {row['base_url']} asks for {', '.join(row['issuers'])}"
+            if row["doc_types"]:
+                yield f"  approved for {', '.join(row['doc_types'])}"
+        for row in (row for row in waiting if row["asks"]):
+            asked = "; ".join(f"{wanted['issuer']} ({', '.join(wanted['doc_types'])})" for wanted in row["asks"])
+            yield f"registered: node {row['node_id']} at {row['base_url']} asks for {asked}"
             yield f"  fingerprint {row['fingerprint']}, received {row['received_at']}"
         for row in alerts:
             yield f"alert: node {row['node_id']}: {row['kind']} {row['detail']} at {row['at']}"

@@ -169,13 +169,20 @@ class Directory:
             rows = session.execute(
                 select(Issuer, Node).outerjoin(Node, Node.node_id == Issuer.node_id).order_by(Issuer.issuer_key)
             )
-            return [_issuer_summary(issuer, node) for issuer, node in rows]
+            types = _approved_types(session)
+            return [
+                {**_issuer_summary(issuer, node), "doc_types": types.get(issuer.issuer_key, [])}
+                for issuer, node in rows
+            ]
 
     def registrations(self) -> list[dict[str, Any]]:
-        """Return what waits for a decision, newest first, for the officer."""
+        """Return every registration, newest first, for the officer; ``asks`` is what of it waits for a decision."""
         with self._database.read() as session:
             rows = session.scalars(select(Registration).order_by(Registration.received_us.desc())).all()
-            return [_registration_summary(row) for row in rows]
+            nodes = {node.node_id: node for node in session.scalars(select(Node))}
+            bound = {issuer.issuer_key: issuer for issuer in session.scalars(select(Issuer))}
+            types = _approved_types(session)
+            return [_registration_summary(row, nodes.get(row.node_id), bound, types) for row in rows]
 
     def approved_nodes(self) -> list[tuple[str, str]]:
         """Return id and address of every approved node."""
@@ -415,12 +422,30 @@ def _issuer_summary(issuer: Issuer, node: Node | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _registration_summary(row: Registration) -> dict[str, Any]:
+def _approved_types(session: Session) -> dict[str, list[str]]:
+    """Return the approved document types by issuer key."""
+    found: dict[str, list[str]] = {}
+    for row in session.scalars(select(DocType).order_by(DocType.issuer_key, DocType.doc_type_key)):
+        found.setdefault(row.issuer_key, []).append(row.doc_type)
+    return found
+
+
+def _registration_summary(
+    row: Registration, node: Node | None, bound: Mapping[str, Issuer], approved: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     claims = json.loads(row.claims)
+    known = node is not None and node.fingerprint == row.fingerprint
+    asks = []
+    for wanted in claims["issuers"]:
+        key, types = wanted["issuer"].lower(), [doc_type["doc_type"] for doc_type in wanted["doc_types"]]
+        issuer = bound.get(key)
+        answers = known and issuer is not None and issuer.node_id == row.node_id and issuer.state == APPROVED
+        if not answers or {name.lower() for name in types} != {name.lower() for name in approved.get(key, ())}:
+            asks.append({"issuer": wanted["issuer"], "doc_types": types})
     return {
         "registration_id": row.registration_id, "node_id": row.node_id, "name": claims["name"],
         "base_url": claims["base_url"], "fingerprint": row.fingerprint, "received_us": row.received_us,
-        "issuers": [issuer["issuer"] for issuer in claims["issuers"]],
+        "issuers": [issuer["issuer"] for issuer in claims["issuers"]], "asks": asks,
     }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ log = structlog.get_logger("locker.links")
 
 MAX_ROWS = 500
 RESULT_DAYS = 30
+MAX_NAMED = 20
 ACTIVE = "active"
 WITHDRAWN = "withdrawn"
 
@@ -226,6 +227,7 @@ class _Batch:
         self._now_us = now_us
         self._events: list[LinkEvent] = []
         self._refused = 0
+        self._outside: set[str] = set()
 
     def take(self, rows: Sequence[PreparedRow]) -> list[dict[str, Any]]:
         before = self._results_before(rows)
@@ -266,7 +268,9 @@ class _Batch:
                 raise OutOfScope()
             return {"row_id": row.row_id, **self._apply(row, row.uri)}
         except ProblemError as error:
-            self._refused += isinstance(error, OutOfScope)
+            if isinstance(error, OutOfScope):
+                self._refused += 1
+                self._outside.add("?" if row.uri is None else f"{row.uri.issuer}-{row.uri.doc_type}")
             return {"row_id": row.row_id, "outcome": "refused", "problem": row_problem(error)}
 
     def _apply(self, row: PreparedRow, uri: DocumentURI) -> dict[str, Any]:
@@ -339,7 +343,8 @@ class _Batch:
     def _alert(self) -> None:
         if self._refused:
             log.warning("push outside scope", node_id=self._node_id, rows=self._refused)
-            detail = json.dumps({"rows": self._refused})
+            # What an officer may have to approve; "?" stands for issuers that nobody has registered.
+            detail = json.dumps({"rows": self._refused, "doc_types": sorted(self._outside)[:MAX_NAMED]})
             self._session.add(
                 Alert(alert_id=uuid7(), node_id=self._node_id, kind="out-of-scope", detail=detail, at_us=self._now_us)
             )

@@ -76,10 +76,17 @@ def test_an_officer_approves_and_suspends(folder: Path, world) -> None:
     (waiting,) = asked(folder, "issuer", "list")["registrations"]
     assert waiting["fingerprint"] == fingerprint(node.keys) and waiting["received_at"].endswith("Z")
     issuer = node.issuers[0]
+    assert f"asks for {issuer} (INCOM, CASTE)" in run("issuer", "list", "--folder", str(folder))
     approve = ("issuer", "approve", issuer, "--node", node.node_id, "--fingerprint")
     assert "fingerprint is not that" in run(*approve, "0000-0000", "--folder", str(folder), code=1)
     assert asked(folder, *approve, waiting["fingerprint"])["state"] == "approved"
     assert asked(folder, "issuer", "list")["issuers"][0]["state"] == "approved"
+    listed = run("issuer", "list", "--folder", str(folder))
+    assert "approved for CASTE, INCOM" in listed and "asks for" not in listed
+    node.doc_types = ("INCOM", "CASTE", "BIRTH")
+    locker.services.directory.register(node.registration(), now_us())
+    listed = run("issuer", "list", "--folder", str(folder))
+    assert "approved for CASTE, INCOM\n" in listed and f"asks for {issuer} (INCOM, CASTE, BIRTH)" in listed
     renewed = world.node(base_url="http://127.0.0.1:9")
     locker.services.directory.register(renewed.registration(), now_us())
     assert "--replace-keys" in run(*approve, fingerprint(renewed.keys), "--folder", str(folder), code=1)

@@ -204,7 +204,11 @@ def test_rows_outside_the_scope_are_refused_one_by_one_and_raise_an_alert(world)
     assert {r["problem"]["type"].rpartition("/")[2] for r in results[1:]} == {"out-of-scope"}
     with world.database.read() as session:
         assert [(a.node_id, a.kind, a.detail) for a in session.scalars(select(Alert))] == [
-            ("node-ap", "out-of-scope", '{"rows": 3}')
+            (
+                "node-ap",
+                "out-of-scope",
+                f'{{"rows": 3, "doc_types": ["?", "{ISSUER}-BIRTH", "in.gov.meeseva.ts-INCOM"]}}',
+            )
         ]
         assert session.scalars(select(Link.uri)).all() == [INCOME]
 
