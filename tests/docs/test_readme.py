@@ -39,7 +39,7 @@ def test_every_command_runs_as_written(tmp_path, free_port):
         for background, script in blocks(ports):
             if background:
                 server = subprocess.Popen(
-                    ["bash", "-c", f"exec {script}"],
+                    ["bash", "-c", ending_as_itself(script)],
                     cwd=tmp_path,
                     env=environment,
                     stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ def test_every_command_runs_as_written(tmp_path, free_port):
             # What a block exports or sets holds in the blocks after it, as it would in one terminal.
             kept = (
                 script
-                + '\ndeclare -p LOCKER_NODE_FOLDER LOCKER_FOLDER TOKEN NODE FINGERPRINT 2>/dev/null > "$BASH_ENV" || true'
+                + '\ndeclare -p LOCKER_NODE_FOLDER LOCKER_FOLDER TOKEN RESIDENT CONSENT 2>/dev/null > "$BASH_ENV" || true'
             )
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", kept],
@@ -63,14 +63,21 @@ def test_every_command_runs_as_written(tmp_path, free_port):
             )
             assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
             ran += script.count("\n") + 1
-        assert ran > 20
+        assert ran > 40
         assert (tmp_path / "income.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / "pulled.pdf").read_bytes() == (tmp_path / "income.pdf").read_bytes()
         assert (tmp_path / "reads.csv").read_text(encoding="utf-8-sig").count("\n") > 2
     finally:
         for server in servers:
             server.send_signal(signal.SIGTERM)
         for server in servers:
             server.wait(30)
+
+
+def ending_as_itself(script):
+    """Return a script whose last command takes the shell's place, so that a signal reaches the server."""
+    before, newline, last = script.rpartition("\n")
+    return f"{before}{newline}exec {last}"
 
 
 def wait_for(port, server):
