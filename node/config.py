@@ -136,7 +136,10 @@ def load_settings(folder: Path) -> Settings:
     """Read ``node.toml`` of a node's folder; raises SettingsError naming the file and every key at fault."""
     file = folder / SETTINGS_FILE
     if not file.is_file():
-        raise SettingsError(f"{file}: there is no settings file; run locker-node init {folder}")
+        raise SettingsError(
+            f"{file}: there is no settings file. Name the node's folder with --folder or LOCKER_NODE_FOLDER, "
+            "or make a new node: locker-node init FOLDER"
+        )
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         if "folder" in content:

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import shlex
 import shutil
 from pathlib import Path
 
@@ -152,7 +153,8 @@ def _tell(settings: Settings, keys: NodeKeys, token: NewToken, as_json: bool) ->
     click.echo(
         "\nThe token is not shown again. The fingerprint is what the locker's officer compares.\n"
         f"Keep a copy of {settings.folder / KEY_FOLDER} in a safe place.\n\nNext:\n"
-        f"  cd {settings.folder}\n  locker-node check\n  locker-node ingest YOUR-DOCUMENTS\n  locker-node serve"
+        f"  export LOCKER_NODE_FOLDER={shlex.quote(str(settings.folder.resolve()))}\n"
+        "  locker-node ingest YOUR-MANIFEST.csv\n  locker-node check\n  locker-node serve"
     )
 
 

@@ -144,6 +144,13 @@ def test_faults_of_usage_and_settings_are_one_line_and_status_two(command: Any, 
     assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1)
 
 
+def test_the_next_steps_work_from_any_folder_and_a_missing_one_is_explained(command: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "a node"
+    assert f"export LOCKER_NODE_FOLDER='{folder}'\n" in command("init", folder).out
+    refused = command("documents", "list", "--folder", tmp_path)
+    assert refused.err.index("--folder or LOCKER_NODE_FOLDER") < refused.err.index("locker-node init")
+
+
 def test_an_unknown_fault_shows_no_text_of_its_own(
     command: Any, node_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
