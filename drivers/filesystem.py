@@ -208,8 +208,16 @@ class FilesystemDriver(StorageDriver):
         if status.f_files and not status.f_favail:
             return Finding(False, "The file system has no inodes left"), free
         if free <= self._reserve:
-            return Finding(False, f"{free} bytes are free, the reserve is {self._reserve}"), free
-        return Finding(True, f"{free} bytes are free"), free
+            return Finding(False, f"{_size(free)} free, the reserve is {_size(self._reserve)}"), free
+        return Finding(True, f"{_size(free)} free"), free
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
 
 
 class _FileStream:

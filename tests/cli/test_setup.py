@@ -1,6 +1,7 @@
 """init, check, db upgrade, and how faults are told."""
 
 import json
+import re
 import socket
 import sqlite3
 import stat
@@ -149,6 +150,12 @@ def test_the_next_steps_work_from_any_folder_and_a_missing_one_is_explained(comm
     assert f"export LOCKER_NODE_FOLDER='{folder}'\n" in command("init", folder).out
     refused = command("documents", "list", "--folder", tmp_path)
     assert refused.err.index("--folder or LOCKER_NODE_FOLDER") < refused.err.index("locker-node init")
+
+
+def test_check_tells_sizes_as_people_read_them(command: Any, node_folder: Path) -> None:
+    out = command("check").out
+    assert re.search(r"[0-9] [KMGT]iB", out)
+    assert not re.search(r"[0-9]{5,} bytes", out)
 
 
 def test_an_unknown_fault_shows_no_text_of_its_own(
