@@ -2,9 +2,10 @@
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from node.contract.holders import Holder, InvalidHolder
 from node.contract.problems import ProblemError
@@ -24,6 +25,8 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 # What a spreadsheet makes of a long number: digits are lost, so it cannot be turned back.
 _SCIENTIFIC = re.compile(r"[0-9](?:[.,][0-9]+E[+-]?|E\+)[0-9]+\Z", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +49,44 @@ def read_candidate(entry: Entry, root: Path, *, map_ids: bool) -> Candidate:
     """
     if entry.refusal:
         raise RowRefused(entry.refusal)
-    for name in ("file", "issuer", "doc_type", "doc_id"):
-        if not entry.cells.get(name):
-            raise RowRefused(f"there is no {name.replace('_', ' ')}")
+    missing = [name for name in ("file", "issuer", "doc_type", "doc_id") if not entry.cells.get(name)]
+    if missing:
+        raise RowRefused("; ".join(f"there is no {name.replace('_', ' ')}" for name in missing))
+    # All faults of a row are told at once: whoever mends the table would otherwise meet them one run after the other.
+    faults: list[str] = []
+    named = _noting(faults, lambda: _named(entry.cells, map_ids))
+    file = _noting(faults, lambda: _file(root, entry.cells["file"]))
+    metadata = _noting(faults, lambda: _metadata(entry))
+    holder = _noting(faults, lambda: _holder(entry.cells))
+    if faults or named is None or file is None or metadata is None:
+        raise RowRefused("; ".join(faults))
+    (uri, language), (path, media_type) = named, file
+    return Candidate(entry.place, path, uri, media_type, language, metadata, holder)
+
+
+def _noting(faults: list[str], read: Callable[[], _Read]) -> _Read | None:
+    """Return what is read, or note why it is refused."""
     try:
-        uri = DocumentURI.build(entry.cells["issuer"], entry.cells["doc_type"], _doc_id(entry.cells["doc_id"], map_ids))
-        language = normal_language(entry.cells.get("language"))
+        return read()
+    except RowRefused as refusal:
+        faults.append(str(refusal))
+        return None
+
+
+def _named(cells: Mapping[str, str], map_ids: bool) -> tuple[DocumentURI, str | None]:
+    try:
+        uri = DocumentURI.build(cells["issuer"], cells["doc_type"], _doc_id(cells["doc_id"], map_ids))
+        return uri, normal_language(cells.get("language"))
     except ProblemError as error:
         raise RowRefused(_lower_first(str(error))) from None
-    path = find_file(root, entry.cells["file"])
+
+
+def _file(root: Path, name: str) -> tuple[Path, str]:
+    path = find_file(root, name)
     media_type = EXTENSIONS.get(path.suffix.lower())
     if media_type is None:
         raise RowRefused(f"a document is one of {', '.join(sorted(EXTENSIONS))}")
-    return Candidate(entry.place, path, uri, media_type, language, _metadata(entry), _holder(entry.cells))
+    return path, media_type
 
 
 def map_id(text: str) -> str:

@@ -180,6 +180,16 @@ def test_rows_that_cannot_be_taken_say_why_by_line_and_the_rest_goes_on(desk: De
     assert (outcome.report.created, len(desk.place.objects())) == (2, 2)
 
 
+def test_all_faults_of_a_row_are_told_at_once(desk: Desk) -> None:
+    bad = {"doc_id": "a b", "file": "none.pdf", "issued_on": "1.4.2026", "holder_scheme": "mobile"}
+    outcome = desk.run(desk.manifest(bad, {"issuer": "", "doc_type": ""}))
+    told = outcome.refused["line 2"].split("; ")
+    assert [any(word in part for part in told) for word in ("--map-id", "no such file", "YYYY", "together")] == [
+        True
+    ] * 4
+    assert outcome.refused["line 3"] == "there is no issuer; there is no doc type"
+
+
 def test_the_same_document_twice_is_reported_with_the_line_of_the_first(desk: Desk) -> None:
     desk.file("a.pdf")
     desk.file("b.pdf", PDF + b"b")
