@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) system
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 soak: $(STAMP) system
 	$(BIN)/python -m pytest --soak --soak-report bench/soak.json
