@@ -120,6 +120,8 @@ class SearchedNode(StandInNode):
     """A node stand-in that also answers searches: an officer looks at each."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/.well-known/federated-locker":
+            return await self._send(send, 200, b'{"encryption_keys": []}', content_type="application/json")
         if scope["type"] == "http" and scope["path"] == "/v1/pulls":
             while (await receive()).get("more_body"):
                 pass
