@@ -163,8 +163,8 @@ class DriverConformance:
 
     @pytest.fixture
     def driver(self) -> Iterator[StorageDriver]:
-        """Give an empty store; every subclass has its own."""
-        raise NotImplementedError
+        """Give an empty store; a subclass without a fixture of its own fails every test, and is not passed over."""
+        raise NotImplementedError("override the fixture driver")
 
     @pytest.fixture
     def guarded(self, driver: StorageDriver) -> GuardedDriver:

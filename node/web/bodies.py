@@ -93,7 +93,8 @@ class _BodyValidator:
             raise BadRequest("The request needs a body", reason="empty-body")
 
     def _check(self, body: bytes) -> None:
-        raise NotImplementedError
+        """Raise the problem of a body that is not in its media type's form; each media type's validator says how it looks."""
+        raise NotImplementedError(type(self).__name__)
 
     def _text(self, body: bytes) -> str:
         """Decode a body; RFC 8259 section 8.1 and every form of ours know UTF-8 only."""
