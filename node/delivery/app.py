@@ -280,6 +280,12 @@ class DeliveryApp:
             raise TypeError("a PUT was admitted as something else")
         try:
             stored = await self._store_body(allowed, headers, receive)
+        except asyncio.CancelledError:
+            with suppress(ProblemError):
+                await self._admission.submit(
+                    EventWork({**allowed.attempt, "outcome": Outcome.ABORTED, "reason": "server-stopping"})
+                )
+            raise
         except Exception as error:
             problem = as_problem(error)
             if problem is not error:
@@ -304,7 +310,7 @@ class DeliveryApp:
             limit=self._settings.max_document_bytes, idle_seconds=self._settings.receive_timeout,
         )  # fmt: skip
         try:
-            return await asyncio.get_running_loop().run_in_executor(
+            storing = asyncio.get_running_loop().run_in_executor(
                 self._pool,
                 lambda: self._puts.store(
                     allowed.uri, body, media_type=media_type, language=headers.get("content-language"),
@@ -312,6 +318,7 @@ class DeliveryApp:
                     attempt=allowed.attempt,
                 ),
             )  # fmt: skip
+            return await _to_its_end(storing)
         finally:
             body.file.close()
 
@@ -319,6 +326,18 @@ class DeliveryApp:
         # A full queue or a stopping worker: the read stays open in the log and is closed as interrupted.
         with suppress(ProblemError):
             self._admission.post(EventWork({**event, "event_id": uuid7()}))
+
+
+async def _to_its_end(storing: asyncio.Future[StoredPut]) -> StoredPut:
+    """Wait for a document that a thread is storing, also when the server stops meanwhile.
+
+    Only the end tells whether it was stored, and its row with it; a cancelled request has a few seconds for that.
+    """
+    try:
+        return await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        await asyncio.wait([storing])
+        return storing.result()
 
 
 def _start(admitted: Admitted) -> Message:

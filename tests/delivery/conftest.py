@@ -156,7 +156,7 @@ def trust(connection, iss: str, key: SigningKey) -> None:
     connection.execute(insert(Locker).values(**row))
 
 
-def serve(served: ServedNode, puts=None):
+def serve(served: ServedNode, puts=None, drain_seconds=2.0):
     """Serve the data plane in a thread; returns what stops it."""
     process = WebProcess(served.node, "process-1")
     app = web_stack(
@@ -165,7 +165,7 @@ def serve(served: ServedNode, puts=None):
         CollectorRegistry(),
     )
     bound = bind("127.0.0.1", 0)
-    server = build_server(app, ServerSettings(drain_seconds=2))
+    server = build_server(app, ServerSettings(drain_seconds=drain_seconds))
     thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
     process.start()
     thread.start()

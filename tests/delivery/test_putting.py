@@ -12,7 +12,9 @@ import httpx
 import psutil
 import pytest
 
+from node.contract.problems import Conflict
 from node.services.access import TokenScope
+from tests.delivery.conftest import make_node, serve
 
 PDF = b"%PDF-1.7\n" + b"certificate " * 200
 URI = "in.gov.example-INCOM-new"
@@ -150,6 +152,68 @@ def test_a_body_that_stops_stores_nothing(served, leave):
     (row,) = served.events(expected=1)
     assert (row["action"], row["outcome"]) == ("put", "refused")
     assert stored_files(served) == [] and get(served).status_code == 404
+
+
+class HeldPuts:
+    """Stores as the node does, or fails, once it is let go."""
+
+    def __init__(self, puts, error=None):
+        self.puts, self.error = puts, error
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def require_room(self):
+        self.puts.require_room()
+
+    def store(self, *args, **options):
+        self.begun.set()
+        assert self.go.wait(10)
+        if self.error:
+            raise self.error
+        return self.puts.store(*args, **options)
+
+
+def stopping_at_once(served, puts=None):
+    return threading.Thread(target=serve(served, puts, drain_seconds=0.1))
+
+
+def test_a_put_that_a_stopping_server_breaks_off_is_in_the_log(tmp_path, database_url):
+    served = make_node(tmp_path / "node", database_url)
+    stop = stopping_at_once(served)
+    connection = raw_put(served, ["Content-Length: 100000"], PDF)
+    time.sleep(0.2)  # the body is being received
+    stop.start()
+    stop.join()
+    (row,) = served.events(expected=1)
+    assert (row["action"], row["uri"], row["phase"]) == ("put", URI, "attempt")
+    assert (row["outcome"], row["reason"]) == ("aborted", "server-stopping")
+    assert stored_files(served) == []
+    connection.close()
+    served.node.close()
+
+
+@pytest.mark.parametrize("error", [None, Conflict(reason="other-content")])
+def test_a_put_that_is_being_stored_when_the_server_stops_has_one_row_that_tells_the_truth(
+    tmp_path, database_url, error
+):
+    served = make_node(tmp_path / "node", database_url)
+    puts = HeldPuts(served.node.administration, error)
+    stop = stopping_at_once(served, puts)
+    connection = raw_put(served, [f"Content-Length: {len(PDF)}"], PDF)
+    assert puts.begun.wait(5)
+    stop.start()
+    time.sleep(0.4)  # the request is cancelled by now
+    puts.go.set()
+    stop.join()
+    answer = connection.recv(4096)
+    (row,) = served.events(expected=1)
+    if error:
+        assert answer.startswith(b"HTTP/1.1 409")
+        assert (row["outcome"], row["reason"], stored_files(served)) == ("refused", "other-content", [])
+    else:
+        assert answer.startswith(b"HTTP/1.1 201")
+        assert (row["outcome"], len(stored_files(served))) == ("complete", 1)
+    connection.close()
+    served.node.close()
 
 
 def test_many_puts_of_one_uri_at_once_store_one(served):
