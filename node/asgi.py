@@ -23,8 +23,9 @@ from node.http.pages import CONTENT_POLICY
 from node.http.pages import PATH as PAGES
 from node.http.ports import ControlServices, NodeIdentity
 from node.readiness import look
-from node.services.floods import FloodGate
+from node.services.floods import flood_event
 from node.web.batches import BatchWorker
+from node.web.floods import FloodGate
 from node.web.metrics import render_metrics
 from node.web.middleware import WebSettings, web_stack
 from node.web.specification import Document, SpecificationError, load_specification, split_planes
@@ -86,11 +87,15 @@ class WebProcess:
 
     def stop(self) -> None:
         """Write what is queued, then end the threads."""
-        for row in self.floods.due_summaries(self._node.clock() + MINUTE):
-            self.worker.post(EventWork({**row, "process": self.process_id}))
+        self._post_floods(self._node.clock() + MINUTE)
         self.worker.stop(RECORD_TIMEOUT_SECONDS)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._keys.shutdown(wait=False, cancel_futures=True)
+
+    def _post_floods(self, now_us: int) -> None:
+        for flood in self.floods.due(now_us):
+            row = flood_event(flood.source, flood.minute_us, flood.count)
+            self.worker.post(EventWork({**row, "process": self.process_id}))
 
     def _fetch_keys(self, iss: str) -> None:
         """Have a locker's keys fetched in the background, at most once a minute; the request that asked is refused all the same.
@@ -110,8 +115,7 @@ class WebProcess:
         """
         now_us = self._node.clock()
         self.worker.post(EventWork({}))  # has written what was kept while the database was away
-        for row in self.floods.due_summaries(now_us):
-            self.worker.post(EventWork({**row, "process": self.process_id}))
+        self._post_floods(now_us)
         try:
             with self._node.database.writing() as connection:
                 alive = heartbeat(connection, self.process_id, now_us)

@@ -28,9 +28,10 @@ from node.services import access
 from node.services.access import LockerScope, NodeRules, Principal, TokenGrant
 from node.services.audit import PHASE_END, Action, encode_event
 from node.services.events import Caller, attempt, given, refusal
-from node.services.floods import FloodGate, counted_as
+from node.services.floods import counted_as
 from node.services.ports import CatalogueDocument
 from node.services.verifying import PublishedKeys, TicketVerifier, bearer_credential
+from node.web.floods import FloodGate
 
 log = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from node.contract.uri import DocumentURI, IssuerDirectory
 from node.db.audit_log import LogFilter, LogRow
 from node.db.control_records import Counts
 from node.services.access import LockerScope, NodeRules, TokenGrant, TokenScope
-from node.services.floods import FloodVerdict
 from node.services.ports import AuditRecorder, CatalogueDocument, DocTypeRecord
+from node.web.floods import FloodVerdict
 
 
 class KnownLocker(Protocol):

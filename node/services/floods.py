@@ -1,120 +1,25 @@
-"""Floods of requests without a valid credential: a row each up to a number, then one row a minute with a count.
+"""What the access log has of floods (see ``node.web.floods``): under which name an attempt is counted, and the row of a count."""
 
-A credential that was really issued, a signed ticket or a known token that is refused for another reason, is counted by itself and
-not with the strangers of its address: nobody can hide a stolen ticket's attempts behind a flood of their own.
-
-Without this, anybody could fill the log's disk; with it, the log still tells that somebody tried, from where and how often. The
-state is per process and bounded: sources beyond the bound share one entry.
-"""
-
-import ipaddress
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from node.contract.problems import TooManyRequests
-from node.contract.times import MINUTE
 from node.services.audit import PHASE_ATTEMPT, Action, Outcome
-
-ROWS_A_MINUTE = 20
-MAX_SOURCES = 10_000
-OTHER_SOURCES = "other sources"
 
 
 def counted_as(event: Mapping[str, Any]) -> str:
-    """Return under which name a refused attempt is counted: its own credential's, else its address's.
-
-    An IPv6 address stands for its /64, which one caller has all of.
-    """
+    """Return under which name a refused attempt is counted: its own credential's, else its address's."""
     if event.get("ticket"):
         return f"ticket {event['ticket']}"
     principal = event.get("principal")
     if isinstance(principal, Mapping) and principal.get("id"):
         return f"token {principal['id']}"
-    return _network(str(event.get("source")))
+    return str(event.get("source"))
 
 
-def _network(source: str) -> str:
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source
-    if address.version == 4:
-        return source
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-@dataclass(frozen=True, slots=True)
-class FloodVerdict:
-    """Whether a refused attempt gets a row of its own, or is only counted and answered with 429."""
-
-    flooded: bool
-    retry_after_seconds: int = 0
-
-    def problem(self) -> TooManyRequests:
-        """Return the answer to an attempt that is only counted."""
-        return TooManyRequests(reason="flood", headers={"Retry-After": str(self.retry_after_seconds)})
-
-
-@dataclass(slots=True)
-class _Source:
-    window_us: int
-    attempts: int = 0
-
-
-class FloodGate:
-    """Counts refused attempts by source and minute; may be used from several threads."""
-
-    def __init__(self, rows_a_minute: int = ROWS_A_MINUTE, max_sources: int = MAX_SOURCES) -> None:
-        self._rows = rows_a_minute
-        self._max_sources = max_sources
-        self._sources: dict[str, _Source] = {}
-        self._due: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
-
-    def admit(self, source: str, now_us: int) -> FloodVerdict:
-        """Count one attempt, under the name that ``counted_as`` gives it, whose credential was refused."""
-        window_us = now_us - now_us % MINUTE
-        with self._lock:
-            entry = self._entry(source, window_us)
-            entry.attempts += 1
-            if entry.attempts <= self._rows:
-                return FloodVerdict(flooded=False)
-        return FloodVerdict(flooded=True, retry_after_seconds=1 + (window_us + MINUTE - now_us) // 1_000_000)
-
-    def due_summaries(self, now_us: int) -> list[dict[str, Any]]:
-        """Return, once each, the rows for minutes that are over: source, the minute, and how many attempts had no row."""
-        window_us = now_us - now_us % MINUTE
-        with self._lock:
-            for source in [name for name, entry in self._sources.items() if entry.window_us < window_us]:
-                self._close(source, self._sources.pop(source))
-            due, self._due = self._due, []
-        return due
-
-    def _entry(self, source: str, window_us: int) -> _Source:
-        if source not in self._sources and len(self._sources) >= self._max_sources:
-            source = OTHER_SOURCES
-        entry = self._sources.get(source)
-        if entry is not None and entry.window_us < window_us:
-            self._close(source, entry)
-            entry = None
-        if entry is None:
-            entry = self._sources[source] = _Source(window_us)
-        return entry
-
-    def _close(self, source: str, entry: _Source) -> None:
-        uncounted = entry.attempts - self._rows
-        if uncounted > 0:
-            self._due.append(
-                {
-                    "phase": PHASE_ATTEMPT,
-                    "action": Action.READ,
-                    "outcome": Outcome.REFUSED,
-                    "reason": "flood",
-                    "status": TooManyRequests.status,
-                    "source": source,
-                    "count": uncounted,
-                    "minute_us": entry.window_us,
-                }
-            )
+def flood_event(source: str, minute_us: int, count: int) -> dict[str, Any]:
+    """Return the row for the attempts of a source's minute that have none of their own."""
+    return {
+        "phase": PHASE_ATTEMPT, "action": Action.READ, "outcome": Outcome.REFUSED, "reason": "flood",
+        "status": TooManyRequests.status, "source": source, "count": count, "minute_us": minute_us,
+    }  # fmt: skip

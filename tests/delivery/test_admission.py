@@ -9,7 +9,7 @@ from node.contract.signing import TICKET, SigningKey
 from node.delivery.admission import Admission, EventWork, ReadWork
 from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read
-from node.services.floods import FloodGate
+from node.web.floods import FloodGate
 
 CALLER = Caller("r-1", "127.0.0.1", "process-1")
 

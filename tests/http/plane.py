@@ -33,12 +33,12 @@ from node.http.app import create_control_app
 from node.http.ports import ControlServices, NodeIdentity, ReadinessCheck
 from node.services.access import NodeRules, TokenScope
 from node.services.documents import DocumentAdministration
-from node.services.floods import FloodGate
 from node.services.lookups import HolderLookup
 from node.services.pending_objects import PendingObjects
 from node.services.ports import Placement
 from node.services.pulls import PullLimits, PullService
 from node.storage.guard import GuardedDriver
+from node.web.floods import FloodGate
 from node.web.metrics import render_metrics
 from node.web.middleware import WebSettings, web_stack
 from node.web.specification import load_specification
