@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ PULL = "locker-pull+jwt"
 LOG_GRANT = "locker-log-grant+jwt"
 REGISTRATION = "locker-registration+jwt"
 CLIENT_ASSERTION = "client-authentication+jwt"
+REVOKED_KEYS = "locker-revoked-keys+jwt"
+"""Signed by a locker's offline root alone, whose key is in no JWKS."""
 
 LOCKER_PURPOSES = (TICKET, CONSENT, REVOCATION, PULL, LOG_GRANT)
 NODE_PURPOSES = (REGISTRATION, CLIENT_ASSERTION)
@@ -97,18 +99,21 @@ class SigningKey:
 
 
 class KeySet:
-    """Public keys by identifier, as published in a JWKS (RFC 7517 section 5)."""
+    """Public keys by identifier, as published in a JWKS (RFC 7517 section 5), and identifiers of keys that count no more."""
 
-    def __init__(self, keys: Iterable[VerifyingKey] = ()) -> None:
+    def __init__(self, keys: Iterable[VerifyingKey] = (), revoked: Collection[str] = ()) -> None:
+        """``revoked`` are RFC 7638 thumbprints: a revoked key that comes back under another identifier stays revoked."""
         self._keys = {key.kid: key for key in keys}
+        again = (key.kid for key in self if revoked and thumbprint(key.key) in revoked)
+        self._revoked = frozenset(revoked).union(again)
 
     @classmethod
-    def from_jwks(cls, document: Mapping[str, Any]) -> "KeySet":
+    def from_jwks(cls, document: Mapping[str, Any], revoked: Collection[str] = ()) -> "KeySet":
         """Read a JWKS; keys of other kinds are passed over, a malformed Ed25519 key raises ValueError."""
         rows = document.get("keys")
         if not isinstance(rows, list) or len(rows) > 100:
             raise ValueError("a JWKS holds a list of at most 100 keys")
-        return cls(key for row in rows if (key := _read_jwk(row)) is not None)
+        return cls((key for row in rows if (key := _read_jwk(row)) is not None), revoked)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the JWKS document."""
@@ -117,6 +122,10 @@ class KeySet:
     def get(self, kid: str) -> VerifyingKey | None:
         """Return the key with an identifier, or None."""
         return self._keys.get(kid)
+
+    def is_revoked(self, kid: str) -> bool:
+        """Tell whether a key is revoked, published or not."""
+        return kid in self._revoked
 
     def __iter__(self) -> Iterator[VerifyingKey]:
         return iter(self._keys.values())
@@ -135,15 +144,18 @@ def sign(claims: Mapping[str, Any], key: SigningKey) -> str:
 def verify(token: str, typ: str, keys: KeySet, *, max_size: int = MAX_TOKEN) -> dict[str, Any]:
     """Return the claims of a compact JWS of one ``typ``, signed by a key whose purpose is that ``typ``.
 
-    Raises SignatureRefused with reason ``malformed``, ``wrong-typ``, ``wrong-alg``, ``unknown-key``, ``key-purpose`` or
-    ``bad-signature``. Claims are read only after the signature holds.
+    Raises SignatureRefused with reason ``malformed``, ``wrong-typ``, ``wrong-alg``, ``key-revoked``, ``unknown-key``,
+    ``key-purpose`` or ``bad-signature``. Claims are read only after the signature holds.
     """
     header = read_header(token, max_size=max_size)
     if header.get("typ") != typ:
         raise SignatureRefused(reason="wrong-typ")
     if header.get("alg") != "EdDSA" or "crit" in header:
         raise SignatureRefused(reason="wrong-alg")
-    key = keys.get(str(header.get("kid")))
+    kid = str(header.get("kid"))
+    if keys.is_revoked(kid):
+        raise SignatureRefused("The key that signed this was revoked", reason="key-revoked")
+    key = keys.get(kid)
     if key is None:
         raise SignatureRefused(reason="unknown-key")
     if key.typ != typ:

@@ -23,10 +23,10 @@ ANNOUNCE_ALL = ""
 
 @dataclass(frozen=True, slots=True)
 class LockerRow:
-    """A locker as stored; ``jwks`` and ``encryption_key`` are JSON text, times are microseconds UTC.
+    """A locker as stored; ``jwks``, ``encryption_key`` and ``revoked_keys`` are JSON text, times are microseconds UTC.
 
     ``state`` is ``pending`` until the locker's officer has approved, ``active`` from then on, ``blocked`` when this node's
-    operator has turned away from it.
+    operator has turned away from it. ``list_kid`` names the key that signed the newest revocation page known.
     """
 
     iss: str
@@ -46,13 +46,15 @@ class LockerRow:
     announced_after: str | None
     push_failures: int
     push_next_us: int
+    list_kid: str | None
+    revoked_keys: str
 
 
 _COLUMNS = (
     Locker.iss, Locker.base_url, Locker.state, Locker.jwks, Locker.jwks_fetched_us, Locker.encryption_key,
     Locker.endpoints, Locker.list_sequence, Locker.list_digest, Locker.list_issued_us, Locker.list_next_update_us,
     Locker.list_refusals, Locker.list_refused, Locker.links_after, Locker.announced_after, Locker.push_failures,
-    Locker.push_next_us,
+    Locker.push_next_us, Locker.list_kid, Locker.revoked_keys,
 )  # fmt: skip
 _NAMES = tuple(column.key for column in _COLUMNS)
 

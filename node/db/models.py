@@ -256,6 +256,13 @@ class Locker(Base):
     push_failures: Mapped[int] = mapped_column(Integer, default=0)
     push_next_us: Mapped[int] = mapped_column(MICROSECONDS, default=0)
     registered_us: Mapped[int] = mapped_column(MICROSECONDS)
+    list_kid: Mapped[str | None] = mapped_column(String(128))
+    revoked_keys: Mapped[str] = mapped_column(Text, server_default="[]")
+    root_key: Mapped[str | None] = mapped_column(Text)
+    root_offered: Mapped[str | None] = mapped_column(Text)
+    key_list_sequence: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    key_list_digest: Mapped[str | None] = mapped_column(String(64))
+    key_list_refused: Mapped[str | None] = mapped_column(String(32))
 
 
 class RevocationEntryRow(Base):

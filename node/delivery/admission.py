@@ -229,7 +229,7 @@ class Admission:
         return facts
 
     def _verify(self, credential: _Credential, locker: LockerRow | None) -> None:
-        published = PublishedKeys(locker.iss, locker.jwks) if locker else None
+        published = PublishedKeys(locker.iss, locker.jwks, locker.revoked_keys) if locker else None
         try:
             credential.ticket = self._verifier.verify(credential.jws or "", published)
         except ProblemError as error:

@@ -1,6 +1,5 @@
 """From an Authorization header to a principal: role token, ticket, or a request or grant that a locker signed."""
 
-import json
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +24,7 @@ from node.http.principals import ControlPrincipal, LockerRequest, LogGrant
 from node.services import access
 from node.services.access import LockerScope, NodeRules
 from node.services.events import shown
-from node.services.verifying import bearer_credential
+from node.services.verifying import bearer_credential, stored_keys
 
 REFRESH_INTERVAL_US = MINUTE
 
@@ -151,4 +150,4 @@ class Credentials:
 
 
 def _keys(locker: KnownLocker) -> KeySet:
-    return KeySet.from_jwks(json.loads(locker.jwks))
+    return stored_keys(locker.jwks, locker.revoked_keys)

@@ -27,6 +27,10 @@ class KnownLocker(Protocol):
     def jwks(self) -> str:
         """Its public keys, as JSON text."""
 
+    @property
+    def revoked_keys(self) -> str:
+        """Those that its root has revoked, a JSON list of identifiers."""
+
 
 class CredentialRecords(Protocol):
     """What a credential is compared with; asked anew for each request, so that a revocation acts at once."""

@@ -12,10 +12,11 @@ CACHED_TICKETS = 4096
 
 @dataclass(frozen=True, slots=True)
 class PublishedKeys:
-    """A locker's JWKS as it is stored, text and all; a new text means new keys."""
+    """A locker's JWKS and the keys that its root revoked as they are stored, JSON texts; a new text means new keys."""
 
     iss: str
     jwks: str
+    revoked: str = "[]"
 
 
 class TicketVerifier:
@@ -26,7 +27,7 @@ class TicketVerifier:
     """
 
     def __init__(self) -> None:
-        self._key_sets: dict[str, tuple[str, KeySet]] = {}
+        self._key_sets: dict[str, tuple[PublishedKeys, KeySet]] = {}
         self._checked: OrderedDict[str, Ticket] = OrderedDict()
 
     def claimed_issuer(self, token: str) -> str:
@@ -44,8 +45,8 @@ class TicketVerifier:
         if published is None:
             raise TicketRefused(reason="unknown-locker")
         known = self._key_sets.get(published.iss)
-        if known is None or known[0] != published.jwks:
-            known = (published.jwks, KeySet.from_jwks(json.loads(published.jwks)))
+        if known is None or known[0] != published:
+            known = (published, stored_keys(published.jwks, published.revoked))
             self._key_sets[published.iss] = known
             self._checked.clear()
         remembered = self._checked.get(token)
@@ -57,6 +58,11 @@ class TicketVerifier:
             if len(self._checked) > CACHED_TICKETS:
                 self._checked.popitem(last=False)
         return remembered
+
+
+def stored_keys(jwks: str, revoked: str) -> KeySet:
+    """Return a locker's keys from what is stored of them: its JWKS, and a list of the keys that its root revoked."""
+    return KeySet.from_jwks(json.loads(jwks), json.loads(revoked))
 
 
 def bearer_credential(authorization: str | None) -> str | None:
