@@ -102,7 +102,7 @@ def _make_locker(folder: Path) -> Server:
         str(server.folder),
         "--port",
         str(port),
-        "--public-url",
+        "--base-url",
         server.url,
         "--allow-private",
         "127.0.0.0/8",

@@ -50,17 +50,17 @@ def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
         ConsentHandlers(services.consents),
         RecordHandlers(services.revocations, services.records, services.grants, locker.clock),
         OperationHandlers(
-            iss=settings.public_url, name=settings.name, keys=locker.keys, specification=specification,
+            iss=settings.base_url, name=settings.name, keys=locker.keys, specification=specification,
             registry=registry, checks=locker.readiness.checks,
         ),
     )  # fmt: skip
     control = create_control_app(
-        control_specification, handlers, services.tokens, clock=locker.clock, max_body=settings.max_body,
+        control_specification, handlers, services.tokens, clock=locker.clock, max_body=settings.max_body_bytes,
         validate_responses=validate_responses,
     )  # fmt: skip
     planes = _Planes(locker, control, office)
     web = WebSettings(
-        body_limit=settings.max_body, trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)
+        body_limit=settings.max_body_bytes, trusted_proxies=tuple(str(network) for network in settings.trusted_proxies)
     )
     return _Lifespan(web_stack(planes, web, registry), planes)
 
@@ -88,7 +88,7 @@ class _Planes:
         await asyncio.to_thread(require_current, self._locker.database)
         await asyncio.to_thread(self._locker.database.require_durable)
         self._client = AsyncOutboundClient(allow_private=private_networks(settings), limits=outbound_limits(settings))
-        self._gateway = GatewayApp(self._office, self._client, send_timeout=settings.send_timeout)
+        self._gateway = GatewayApp(self._office, self._client, send_timeout=settings.send_timeout_seconds)
         self._office.start()
         await _require_answers(self)
 

@@ -9,7 +9,8 @@ from locker.application import build_app
 from locker.config import load_settings
 from locker.logs import configure_logging
 from locker.wiring import build_locker
-from node.web.processes import ServerSettings, child_sockets, end_with_parent, run_asgi
+from node.web.processes import child_sockets, end_with_parent
+from node.web.server import ServerSettings, run_asgi
 
 
 def create_app(folder: Path) -> ASGIApp:
@@ -23,10 +24,9 @@ def main() -> None:
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)
-    tls = settings.tls
     server = ServerSettings(
-        certificate=settings.folder / tls.certificate if tls else None,
-        private_key=settings.folder / tls.key if tls else None,
+        certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
+        private_key=settings.path(settings.tls_key) if settings.tls_key else None,
     )
     try:
         run_asgi(build_app(locker), child_sockets(), server)

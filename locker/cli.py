@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 
-from locker.config import SETTINGS_FILE, Settings, SettingsRefused, load_settings
+from locker.config import (
+    SETTINGS_FILE,
+    Settings,
+    SettingsRefused,
+    load_settings,
+    require_fit,
+    unfit_for_production,
+)
 from locker.db.migration import SchemaRefused, current_revision, require_current, upgrade
 from locker.db.session import Database, NotDurable
 from locker.http.handlers.answers import consent_document
@@ -20,11 +27,13 @@ from locker.logs import configure_logging
 from locker.services.consents import STATES
 from locker.services.links import SELF_DECLARED, SOURCES, NewIdentifier
 from locker.services.principal import AUDITOR, OPERATOR, RESIDENT, Principal
+from locker.services.readiness import Check
 from locker.wiring import Locker, build_locker
 from node.contract.holders import Holder, InvalidHolder
 from node.contract.problems import ProblemError
 from node.contract.times import DAY, format_time
 from node.web.processes import ChildSpec, Supervisor, bind
+from node.web.production import mark_as_demo
 
 _FAULTS = (SettingsRefused, KeysRefused, SchemaRefused, NotDurable, ProblemError, InvalidHolder, ValueError, OSError)
 
@@ -32,7 +41,7 @@ _TEMPLATE = """\
 # Settings of this locker. Each may also be given in the environment, as LOCKER_PORT for `port`.
 environment = {environment}
 name = {name}
-public_url = {public_url}
+base_url = {base_url}
 host = {host}
 port = {port}
 database_url = {database_url}
@@ -98,12 +107,16 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", default="Document locker", help="What people call this locker.")
-@click.option("--public-url", default=None, help="Where others reach it; default: http://127.0.0.1:PORT.")
+@click.option("--base-url", default=None, help="Where others reach it; default: http://127.0.0.1:PORT.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", default=8400, help="Port to listen on.")
 @click.option("--database-url", default="sqlite:///locker.db", help="SQLite or PostgreSQL, as a SQLAlchemy URL.")
 @click.option("--allow-private", multiple=True, metavar="CIDR", help="A private network in which nodes may live.")
-@click.option("--environment", type=click.Choice(["demo", "production"]), default="demo")
+@click.option(
+    "--environment",
+    type=click.Choice(["demo", "production"]),
+    help="Default: production when the base URL is https, else demo.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(folder: Path, as_json: bool, **values: Any) -> None:
     """Make a new locker in FOLDER: settings, keys, database, first operator token."""
@@ -112,7 +125,11 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
         if file.exists():
             raise ValueError(f"{file} is there already")
         folder.mkdir(parents=True, exist_ok=True)
-        values["public_url"] = values["public_url"] or f"http://{values['host']}:{values['port']}"
+        values["base_url"] = values["base_url"] or f"http://{values['host']}:{values['port']}"
+        on_https = values["base_url"].startswith("https://")
+        values["environment"] = values["environment"] or ("production" if on_https else "demo")
+        if values["environment"] == "demo":
+            mark_as_demo(folder)
         create_keys(folder / "keys")
         text = _TEMPLATE.format(**{name: json.dumps(value) for name, value in values.items()})
         _write_private(file, text)
@@ -145,7 +162,8 @@ def check(folder: Path, as_json: bool) -> None:
     with _plain_faults():
         locker = build_locker(load_settings(folder))
         try:
-            checks = locker.readiness.checks()
+            unfit = [Check(key, False, text) for key, text in unfit_for_production(locker.settings)]
+            checks = [*unfit, *locker.readiness.checks()]
         finally:
             locker.close()
     ok = all(row.ok for row in checks)
@@ -183,8 +201,9 @@ def db_upgrade(folder: Path, as_json: bool) -> None:
 def serve(folder: Path, as_json: bool) -> None:
     """Serve until told to stop: web processes, and one process for jobs."""
     with _opened(folder) as locker:
-        locker.database.require_durable()
         settings = locker.settings
+        require_fit(settings)
+        locker.database.require_durable()
         configure_logging(settings.log_level)
         sockets = [bind(settings.host, settings.port)]
     sys.exit(_supervisor(settings, folder, sockets, as_json).run())
@@ -194,17 +213,17 @@ def _supervisor(settings: Settings, folder: Path, sockets: Any, as_json: bool) -
     arguments = (str(folder.resolve()),)
 
     def announce(urls: list[str]) -> None:
-        document = {"urls": urls, "public_url": settings.public_url}
+        document = {"urls": urls, "base_url": settings.base_url}
         _Output(as_json).show(document, lambda: iter([f"The locker answers at {', '.join(urls)}"]))
         sys.stdout.flush()
 
     return Supervisor(
         [
-            ChildSpec("web", "locker.asgi", arguments, count=settings.workers),
+            ChildSpec("web", "locker.asgi", arguments, count=settings.web_processes),
             ChildSpec("jobs", "locker.jobs", arguments, listens=False),
         ],
         sockets,
-        scheme="https" if settings.tls else "http",
+        scheme="https" if settings.tls_certificate else "http",
         # Connexion imports what Starlette warns of at each start; an operator can do nothing about it.
         environment={"PYTHONWARNINGS": "ignore:::connexion.apps.abstract"},
         announce=announce,
@@ -305,12 +324,12 @@ def issuer_suspend(folder: Path, as_json: bool, issuer_id: str | None, node_id: 
     """Stop an issuer, or a whole node, at once.
 
     Tickets given under a consent are void at once. Tickets that residents were given for their own documents cannot be
-    voided; they end by themselves, ten minutes after they were given at most (ticket_lifetime).
+    voided; they end by themselves, ten minutes after they were given at most (ticket_lifetime_seconds).
     """
     if (issuer_id is None) == (node_id is None):
         raise click.UsageError("name an issuer, or a node with --node")
     with _opened(folder) as locker:
-        lifetime = locker.settings.ticket_lifetime
+        lifetime = locker.settings.ticket_lifetime_seconds
         if issuer_id is not None:
             voided = locker.services.suspensions.issuer(issuer_id)
         else:

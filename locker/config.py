@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from node.web.production import Served, production_faults
 
 SETTINGS_FILE = "locker.toml"
 PREFIX = "LOCKER_"
@@ -22,27 +24,19 @@ class SettingsRefused(Exception):
     """The settings cannot be used; the text names each key and where it was read."""
 
 
-class TLS(BaseModel):
-    """Certificate and key of the listening socket, PEM files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    certificate: Path
-    key: Path
-
-
 class Settings(BaseSettings):
     """Everything that an operator can set; paths are relative to the settings file's folder."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
 
-    environment: Literal["demo", "production"] = "demo"
+    environment: Literal["demo", "production"] = "production"
     name: str = Field("Document locker", min_length=1, max_length=200, description="What people call this locker")
-    public_url: str = Field(description="Where others reach this locker; also the `iss` of everything it signs")
+    base_url: str = Field(description="Where others reach this locker; also the `iss` of everything it signs")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8400, ge=0, le=65535, description="Port to listen on")
-    workers: int = Field(1, ge=1, le=64, description="Web processes; exactly 1 on SQLite")
-    tls: TLS | None = Field(None, description="Certificate and key, when no proxy ends TLS in front")
+    web_processes: int = Field(1, ge=1, le=64, description="Web processes; exactly 1 on SQLite")
+    tls_certificate: Path | None = Field(None, description="PEM file, when no proxy ends TLS in front")
+    tls_key: Path | None = Field(None, description="The certificate's private key, a PEM file")
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Networks whose forwarded headers are believed"
     )
@@ -50,35 +44,35 @@ class Settings(BaseSettings):
         SecretStr("sqlite:///locker.db"), description="SQLAlchemy URL, SQLite or PostgreSQL"
     )
     keys_folder: Path = Field(Path("keys"), description="Folder of the private keys, readable by the service alone")
-    ticket_lifetime: int = Field(600, ge=30, le=900, description="Seconds that a ticket is good for")
-    access_token_lifetime: int = Field(
+    ticket_lifetime_seconds: int = Field(600, ge=30, le=900, description="Seconds that a ticket is good for")
+    access_token_lifetime_seconds: int = Field(
         600, ge=60, le=3600, description="Seconds that a client's access token is good for"
     )
-    revocation_freshness: int = Field(
+    revocation_freshness_seconds: int = Field(
         300, ge=10, le=3600, description="Seconds until a revocation page is due to be followed"
     )
     consent_max_days: int = Field(366, ge=1, le=3660, description="Longest time that a consent may run")
     pulls_per_hour: int = Field(
         10, ge=1, le=1000, description="Searches that a resident may make with one issuer in an hour"
     )
-    max_body: int = Field(2 * 1024 * 1024, ge=1024, description="Largest request body in bytes")
+    max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest request body in bytes")
     allow_private: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Networks that are not public in which nodes may live, with or without TLS; none unless listed"
     )
-    node_connect_timeout: float = Field(5.0, gt=0, le=60, description="Seconds to wait for a node's connection")
-    node_first_byte_timeout: float = Field(
+    node_connect_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds to wait for a node's connection")
+    node_first_byte_timeout_seconds: float = Field(
         30.0, gt=0, le=300, description="Seconds to wait for a node's answer to begin"
     )
-    node_idle_timeout: float = Field(
+    node_idle_timeout_seconds: float = Field(
         30.0, gt=0, le=300, description="Seconds without a byte after which a node's answer is ended"
     )
-    send_timeout: float = Field(
+    send_timeout_seconds: float = Field(
         60.0, gt=0, le=600, description="Seconds after which a client that takes nothing is ended"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
     folder: Path = Field(Path(), description="Folder of the settings file; set by the loader")
 
-    @field_validator("public_url")
+    @field_validator("base_url")
     @classmethod
     def _absolute(cls, value: str) -> str:
         parts = urlsplit(value)
@@ -88,10 +82,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
-        if self.environment == "production" and not self.public_url.startswith("https://"):
-            raise ValueError("public_url: production needs https")
-        if self.workers > 1 and self.on_sqlite:
-            raise ValueError("workers: SQLite takes exactly 1 web process; use PostgreSQL for more")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together")
+        if self.web_processes > 1 and self.on_sqlite:
+            raise ValueError("web_processes: SQLite takes exactly 1 web process; use PostgreSQL for more")
         return self
 
     @classmethod
@@ -121,6 +115,10 @@ class Settings(BaseSettings):
             return url
         return head + str((self.folder / path).resolve())
 
+    def path(self, path: Path) -> Path:
+        """Return a path of the settings file as seen from the locker's folder."""
+        return self.folder / path
+
     @property
     def keys_path(self) -> Path:
         """The folder of the private keys."""
@@ -129,7 +127,7 @@ class Settings(BaseSettings):
     @property
     def token_endpoint(self) -> str:
         """The address of the OAuth 2 token endpoint, one of the two audiences of a client assertion."""
-        return f"{self.public_url}/v1/oauth/token"
+        return f"{self.base_url}/v1/oauth/token"
 
     @property
     def on_loopback(self) -> bool:
@@ -157,6 +155,26 @@ def load_settings(path: Path) -> Settings:
     return _require_files(file, settings)
 
 
+def unfit_for_production(settings: Settings) -> list[tuple[str, str]]:
+    """Return the setting and a sentence for each thing that keeps a locker out of production; none outside production."""
+    if settings.environment != "production":
+        return []
+    certificate = settings.tls_certificate and settings.path(settings.tls_certificate)
+    served = Served(
+        settings.folder, settings.base_url, certificate,
+        map(str, settings.trusted_proxies), map(str, settings.allow_private),
+    )  # fmt: skip
+    return list(production_faults(served))
+
+
+def require_fit(settings: Settings) -> None:
+    """Raise SettingsRefused, naming file and setting, for what must not be in production."""
+    faults = unfit_for_production(settings)
+    if faults:
+        file = settings.folder / SETTINGS_FILE
+        raise SettingsRefused("\n".join(f"{file}: {key}: {text}" for key, text in faults))
+
+
 def _require_known_environment(environment: Mapping[str, str]) -> None:
     """Refuse what is no setting; ``LOCKER_FOLDER`` is the command's, and ``LOCKER_NODE_*`` are a node's on the same machine."""
     known = {name.upper() for name in Settings.model_fields}
@@ -182,10 +200,9 @@ def _explain(file: Path, values: Mapping[str, Any], error: ValidationError) -> l
 
 
 def _require_files(file: Path, settings: Settings) -> Settings:
-    if settings.tls is not None:
-        for key, path in (("tls.certificate", settings.tls.certificate), ("tls.key", settings.tls.key)):
-            if not (settings.folder / path).is_file():
-                raise SettingsRefused(f"{file}: {key}: there is no file {path}")
+    for key, path in (("tls_certificate", settings.tls_certificate), ("tls_key", settings.tls_key)):
+        if path is not None and not settings.path(path).is_file():
+            raise SettingsRefused(f"{file}: {key}: there is no file {path}")
     if not settings.keys_path.is_dir():
         raise SettingsRefused(f"{file}: keys_folder: there is no folder {settings.keys_path}")
     return settings

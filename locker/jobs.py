@@ -47,7 +47,7 @@ def probe(locker: Locker) -> None:
 
 def schedule(locker: Locker, scheduler: BlockingScheduler) -> None:
     """Add every job; a run that is late is made once, never twice at a time."""
-    freshness = locker.settings.revocation_freshness
+    freshness = locker.settings.revocation_freshness_seconds
     for task, seconds in ((republish, max(1, freshness // 10)), (purge, PURGE_SECONDS), (probe, PROBE_SECONDS)):
         _run(task, locker)
         scheduler.add_job(

@@ -19,9 +19,9 @@ ANSWER_SECONDS = 4.0
 def outbound_limits(settings: Settings) -> OutboundLimits:
     """Return the settings' times for talking with nodes."""
     return OutboundLimits(
-        connect=settings.node_connect_timeout,
-        first_byte=settings.node_first_byte_timeout,
-        idle=settings.node_idle_timeout,
+        connect=settings.node_connect_timeout_seconds,
+        first_byte=settings.node_first_byte_timeout_seconds,
+        idle=settings.node_idle_timeout_seconds,
         most_bytes=MAX_ANSWER,
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.config import Settings, require_files
+from node.config import Settings, require_files, require_fit
 from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db import schema
@@ -44,6 +44,7 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
     settings = node.settings
     configure_logs(settings.log_level)
     require_files(settings)
+    require_fit(settings)
     node.database.require_durable()
     schema.require_current(node.database)
     with _only_one(folder):

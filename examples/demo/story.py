@@ -97,7 +97,7 @@ def set_up(story: Story) -> None:
         story.servers[name] = Server(program, story.folder / name, f"http://127.0.0.1:{port}")
     loopback = ("--allow-private", "127.0.0.0/8", "--environment", "demo")
     command(
-        "locker", "init", str(story.locker.folder), "--name", "Demo locker", "--public-url", story.locker.url,
+        "locker", "init", str(story.locker.folder), "--name", "Demo locker", "--base-url", story.locker.url,
         "--port", str(ports["locker"]), *loopback,
     )  # fmt: skip
     for name, title in (("edistrict", "eDistrict of Example"), ("university", "University of Example")):

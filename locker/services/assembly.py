@@ -45,13 +45,15 @@ def assemble(
     clock: Callable[[], int],
 ) -> Services:
     """Build the services; ``check_address`` and ``ask`` are the locker's ways to the nodes."""
-    iss = settings.public_url
-    revocations = Revocations(database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness)
+    iss = settings.base_url
+    revocations = Revocations(
+        database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness_seconds
+    )
     return Services(
         directory=Directory(database, iss=iss, check_address=check_address),
         suspensions=Suspensions(database, revocations, clock=clock),
         tokens=Tokens(
-            database, iss=iss, token_endpoint=settings.token_endpoint, lifetime=settings.access_token_lifetime
+            database, iss=iss, token_endpoint=settings.token_endpoint, lifetime=settings.access_token_lifetime_seconds
         ),
         links=Links(database, keys),
         consents=Consents(
@@ -59,7 +61,7 @@ def assemble(
         ),
         revocations=revocations,
         tickets=Tickets(
-            database, iss=iss, key=keys.signing[TICKET], lifetime=settings.ticket_lifetime, clock=clock
+            database, iss=iss, key=keys.signing[TICKET], lifetime=settings.ticket_lifetime_seconds, clock=clock
         ),
         pulls=Pulls(database, keys, ask, iss=iss, per_hour=settings.pulls_per_hour, clock=clock),
         grants=LogGrants(database, iss=iss, key=keys.signing[LOG_GRANT]),

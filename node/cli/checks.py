@@ -12,7 +12,7 @@ from cryptography import x509
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.cli.faults import database_fault
-from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings
+from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings, unfit_for_production
 from node.contract.problems import OutOfScope, ProblemError
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db import schema
@@ -49,7 +49,10 @@ def check_node(folder: Path) -> list[Finding]:
         settings = load_settings(folder)
     except SettingsError as error:
         return [Finding("settings", False, line) for line in str(error).splitlines()]
-    findings = [Finding("settings", True, f"{settings.folder / SETTINGS_FILE} can be used"), *_check_address(settings)]
+    findings = [
+        Finding("settings", True, f"{settings.folder / SETTINGS_FILE} can be used"),
+        *_check_environment(settings),
+    ]
     findings += [_check_keys(settings), *_check_stores(settings), _check_space(settings), *_check_tls(settings)]
     database = Database(settings.resolved_database_url)
     try:
@@ -59,11 +62,11 @@ def check_node(folder: Path) -> list[Finding]:
     return findings
 
 
-def _check_address(settings: Settings) -> Iterator[Finding]:
+def _check_environment(settings: Settings) -> Iterator[Finding]:
     if settings.environment == "demo":
         yield Finding("environment", None, "this is a demo node; production refuses what it makes")
-    elif not settings.base_url.startswith("https://"):
-        yield Finding("base_url", None, f"{settings.base_url} is not https; others should reach a node by https only")
+    for key, text in unfit_for_production(settings):
+        yield Finding(key, False, text)
 
 
 def _check_keys(settings: Settings) -> Finding:

@@ -20,13 +20,14 @@ from node.db.token_records import TokenRecords
 from node.keys import KEY_FOLDER, NodeKeys, create_keys
 from node.services.access import OPERATOR
 from node.services.tokens import NewToken, TokenService
+from node.web.production import mark_as_demo
 
 STORAGE_FOLDER = "storage"
 
 _TEMPLATE = """\
 # Settings of this node. Each can also be given in the environment, for example LOCKER_NODE_PORT for port.
 
-# "production", or "demo" for trying things out.
+# "production", or "demo" for trying things out; production refuses to serve by plain http, and what a demo has made.
 environment = {environment}
 
 # The node's identifier at its locker. Tickets are made out to it, so it stays as it is once the node is registered.
@@ -76,12 +77,15 @@ root = "storage"
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--database-url", default="sqlite:///node.db", show_default=True, help="SQLite or PostgreSQL.")
-@click.option("--environment", type=click.Choice(["production", "demo"]), default="production", show_default=True)
+@click.option(
+    "--environment", type=click.Choice(["production", "demo"]),
+    help="Default: production when the base URL is https, else demo.",
+)  # fmt: skip
 @click.option("--allow-private", multiple=True, help="A network beyond public ones that a locker may lie in, as CIDR.")
 @json_option
 def init(
     folder: Path, name: str, node_id: str | None, base_url: str | None, host: str, port: int, database_url: str,
-    environment: str, allow_private: tuple[str, ...], as_json: bool,
+    environment: str | None, allow_private: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Make a new node in FOLDER: settings, keys, database, a folder for documents, and the first operator token.
 
@@ -91,9 +95,11 @@ def init(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.UsageError(f"{folder} is not empty; give the name of a new folder.")
     private = f"\n# Private networks in which a locker may lie.\nallow_private = {json.dumps(list(allow_private))}\n"
+    base_url = base_url or f"http://{host}:{port}"
+    environment = environment or ("production" if base_url.startswith("https://") else "demo")
     values = {
         "environment": environment, "node_id": node_id or _slug(name), "name": name, "host": host, "port": port,
-        "base_url": base_url or f"http://{host}:{port}", "database_url": database_url,
+        "base_url": base_url, "database_url": database_url,
     }  # fmt: skip
     text = _TEMPLATE.format(
         **{key: _toml(value) for key, value in values.items()}, private=private if allow_private else ""
@@ -114,6 +120,8 @@ def _make(folder: Path, text: str) -> tuple[Settings, NodeKeys, NewToken]:
     file.touch(mode=0o600)  # the database's password may be in it
     file.write_text(text, encoding="utf-8")
     settings = load_settings(folder)
+    if settings.environment == "demo":
+        mark_as_demo(folder)
     (folder / STORAGE_FOLDER).mkdir(mode=0o700)
     keys = create_keys(folder)
     database = Database(settings.resolved_database_url)
@@ -145,7 +153,8 @@ def _tell(settings: Settings, keys: NodeKeys, token: NewToken, as_json: bool) ->
     if as_json:
         print_json(told)
         return
-    click.echo(f"The node is made. Settings are in {settings.folder / SETTINGS_FILE}\n")
+    kind = "demo node" if settings.environment == "demo" else "node"
+    click.echo(f"The {kind} is made. Settings are in {settings.folder / SETTINGS_FILE}\n")
     print_fields({
         "Operator token": token.token, "good until": format_time(token.expires_us)[:10],
         "Key fingerprint": told["fingerprint"],

@@ -209,3 +209,23 @@ def test_refused_announcements_are_not_all_well(command: Any, node_folder: Path,
     checked = command("check")
     assert (checked.status, f"MEND  {iss}, holders: 1 documents" in checked.out) == (1, True)
     database.close()
+
+
+def test_production_is_refused_by_serve_in_the_words_of_check(command: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    assert command("init", folder, "--base-url", "https://n.example").status == 0
+    assert load_settings(folder).environment == "production"
+    _edit(folder, 'base_url = "https://n.example"', 'base_url = "http://n.example"\nallow_private = ["0.0.0.0/0"]')
+    found = _named(command("check", "--folder", folder, "--json"))
+    assert set(found) == {"base_url", "tls_certificate", "allow_private"}
+    refused = command("serve", "--folder", folder)
+    assert refused.status == 2
+    assert set(refused.err.splitlines()) == {f"{folder / 'node.toml'}: {key}: {text}" for key, text in found.items()}
+
+
+def test_a_node_made_for_trying_out_does_not_become_a_real_one(command: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    assert "demo node" in command("init", folder).out
+    _edit(folder, 'environment = "demo"', 'environment = "production"')
+    refused = command("serve", "--folder", folder)
+    assert refused.status == 2 and "environment: this was made for a demonstration" in refused.err

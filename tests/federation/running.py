@@ -299,7 +299,7 @@ def _make_locker(folder: Path, between: Between, options: tuple[str, ...], worke
     }  # fmt: skip
     server = Server("locker", folder / "locker", f"http://127.0.0.1:{port}", environment=environment)
     command(
-        "locker", "init", str(server.folder), "--port", str(port), "--public-url", between.url,
+        "locker", "init", str(server.folder), "--port", str(port), "--base-url", between.url,
         "--allow-private", "127.0.0.0/8", *options,
     )  # fmt: skip
     return server

@@ -169,7 +169,7 @@ def strict_locker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("strict")
     port = free_port()
     strict = Server("locker", folder / "locker", f"http://127.0.0.1:{port}")
-    command("locker", "init", str(strict.folder), "--port", str(port), "--public-url", strict.url)
+    command("locker", "init", str(strict.folder), "--port", str(port), "--base-url", strict.url)
     strict.start()
     yield strict
     strict.stop()

@@ -165,7 +165,7 @@ class World:
 
 def make_world(folder: Path, database: Database) -> World:
     keys = create_keys(folder / "keys")
-    (folder / "locker.toml").write_text(f'public_url = "{ISS}"\n')
+    (folder / "locker.toml").write_text(f'base_url = "{ISS}"\n')
     settings = load_settings(folder)
     clock, asked, answers = Clock(), [], []
 
@@ -340,8 +340,8 @@ class Live:
 def live(tmp_path: Path, sqlite_database: Database, serve: Serve) -> Iterator[Live]:
     create_keys(tmp_path / "keys")
     (tmp_path / "locker.toml").write_text(
-        f'public_url = "{ISS}"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
-        "node_connect_timeout = 1\nnode_first_byte_timeout = 3\nsend_timeout = 2\n"
+        f'base_url = "{ISS}"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
+        "node_connect_timeout_seconds = 1\nnode_first_byte_timeout_seconds = 3\nsend_timeout_seconds = 2\n"
     )
     clock = Clock()
     locker = build_locker(load_settings(tmp_path), clock=clock)

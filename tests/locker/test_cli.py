@@ -26,7 +26,7 @@ def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    run("init", str(tmp_path / "l"), "--public-url", "http://locker.test", "--port", "0")
+    run("init", str(tmp_path / "l"), "--base-url", "http://locker.test", "--port", "0")
     return tmp_path / "l"
 
 
@@ -46,6 +46,25 @@ def test_check_says_in_plain_words_what_is_wrong(folder: Path) -> None:
     assert "ticket.pem: others can read it; run chmod 600 on it" in run("check", "--folder", str(folder), code=1)
     (folder / "locker.toml").write_text("prot = 1\n")
     assert "prot: not a setting" in run("check", "--folder", str(folder), code=1)
+
+
+def test_production_is_refused_by_serve_in_the_words_of_check(tmp_path: Path) -> None:
+    folder = tmp_path / "l"
+    run("init", str(folder), "--base-url", "https://locker.example")
+    settings = folder / "locker.toml"
+    assert load_settings(folder).environment == "production"
+    settings.write_text(settings.read_text().replace("https://", "http://"))
+    checked = json.loads(run("check", "--folder", str(folder), "--json", code=1))
+    found = {row["name"]: row["detail"] for row in checked["checks"] if not row["ok"]}
+    assert {"base_url", "tls_certificate"} == set(found)
+    refused = run("serve", "--folder", str(folder), code=1)
+    assert all(f"{settings}: {key}: {text}" in refused for key, text in found.items())
+
+
+def test_a_locker_made_for_a_demonstration_does_not_become_a_real_one(folder: Path) -> None:
+    settings = folder / "locker.toml"
+    settings.write_text(settings.read_text().replace('environment = "demo"', 'environment = "production"'))
+    assert "environment: this was made for a demonstration" in run("serve", "--folder", str(folder), code=1)
 
 
 def test_the_first_operator_token_works(tmp_path: Path) -> None:
@@ -180,7 +199,7 @@ def test_tokens_are_made_and_ended(folder: Path) -> None:
 
 def test_serve_runs_web_and_jobs_and_stops_in_order(folder: Path) -> None:
     settings = folder / "locker.toml"
-    settings.write_text(settings.read_text() + "revocation_freshness = 10\n")
+    settings.write_text(settings.read_text() + "revocation_freshness_seconds = 10\n")
     command = [sys.executable, "-c", "from locker.cli import main; main()", "serve", "--folder", str(folder), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}) as process:
         url = json.loads(process.stdout.readline())["urls"][0]

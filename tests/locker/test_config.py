@@ -13,7 +13,7 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-GOOD = 'public_url = "http://127.0.0.1:8400"\n'
+GOOD = 'base_url = "http://127.0.0.1:8400"\n'
 
 
 def test_settings_are_frozen_and_hide_the_database_password(tmp_path: Path) -> None:
@@ -34,12 +34,11 @@ def test_a_relative_database_lies_beside_the_settings(tmp_path: Path) -> None:
         (GOOD + "ports = 1\n", "locker.toml: ports: not a setting"),
         (GOOD + 'port = "many"\n', "locker.toml: port: "),
         (GOOD + "port = 70000\n", "locker.toml: port: "),
-        ("port = 1\n", "locker.toml: public_url: "),
+        ("port = 1\n", "locker.toml: base_url: "),
         (GOOD + 'folder = "/"\n', "folder: not a setting"),
-        (GOOD + "[tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\n", "tls.certificate: there is no file c.pem"),
-        (GOOD + "[tls]\ncert = 'c.pem'\n", "tls.cert: not a setting"),
-        (GOOD + "workers = 2\n", "workers: SQLite takes exactly 1"),
-        (GOOD + 'environment = "production"\n', "public_url: production needs https"),
+        (GOOD + "tls_certificate = 'c.pem'\ntls_key = 'k.pem'\n", "tls_certificate: there is no file c.pem"),
+        (GOOD + "tls_certificate = 'c.pem'\n", "tls_certificate and tls_key are given together"),
+        (GOOD + "web_processes = 2\n", "web_processes: SQLite takes exactly 1"),
         (GOOD + 'keys_folder = "nowhere"\n', "keys_folder: there is no folder"),
         ("port = \n", "locker.toml: "),
     ],

@@ -11,7 +11,7 @@ from node.contract.problems import NodeUnavailable
 @pytest.fixture
 def settings(tmp_path) -> Settings:
     (tmp_path / "keys").mkdir()
-    (tmp_path / "locker.toml").write_text('public_url = "http://locker.test"\nallow_private = ["127.0.0.0/8"]\n')
+    (tmp_path / "locker.toml").write_text('base_url = "http://locker.test"\nallow_private = ["127.0.0.0/8"]\n')
     return load_settings(tmp_path)
 
 

@@ -165,8 +165,8 @@ def joined_locker(folder: Path) -> Iterator[JoinedLocker]:
 
     create_keys(folder / "keys")
     (folder / "locker.toml").write_text(
-        'public_url = "http://locker.test"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
-        "node_connect_timeout = 1\nnode_first_byte_timeout = 3\nsend_timeout = 2\n"
+        'base_url = "http://locker.test"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
+        "node_connect_timeout_seconds = 1\nnode_first_byte_timeout_seconds = 3\nsend_timeout_seconds = 2\n"
     )
     clock = Clock()
     locker = build_locker(load_settings(folder), clock=clock)

@@ -211,7 +211,7 @@ def test_a_client_that_leaves_before_the_node_has_answered_ends_it_too(reading) 
 def test_a_client_that_takes_nothing_is_ended(reading) -> None:
     reading.node.behaviour = "endless"
     peer = read_some(reading, 1)
-    assert reading.node.left.wait(6.0), "send_timeout is 2 s here"
+    assert reading.node.left.wait(6.0), "send_timeout_seconds is 2 here"
     peer.close()
 
 

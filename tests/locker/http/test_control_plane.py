@@ -301,7 +301,7 @@ def test_a_holder_value_never_comes_back_in_an_error(held) -> None:
 
 
 def test_too_large_bodies_are_cut_off(held) -> None:
-    size = held.world.settings.max_body + 1
+    size = held.world.settings.max_body_bytes + 1
     answer = held.send(
         "POST", "/v1/push", held.tokens["node"], content=b"x" * size, headers={"content-type": "application/json"}
     )
