@@ -51,7 +51,9 @@ class Plugins:
         try:
             # A hook that the plugin misspells, or that is gone, would else never be called and nobody would know.
             self._manager.check_pending()
-        except pluggy.PluginValidationError:
+            if not self._manager.get_hookcallers(plugin):
+                raise ValueError("it has no function that is marked as a hook, so it does nothing")
+        except (pluggy.PluginValidationError, ValueError):
             self._manager.unregister(plugin)
             raise
 
@@ -73,7 +75,7 @@ class Plugins:
         """Put whatever a foreign module raises into its plugin's report."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module may mean to end the program when it is imported
             self._reports[name] = PluginReport(
                 name, self._reports[name].distribution, f"{type(error).__name__}: {error}"
             )

@@ -5,6 +5,7 @@ import re
 import socket
 import sqlite3
 import stat
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,49 @@ def test_a_node_made_for_trying_out_does_not_become_a_real_one(command: Any, tmp
     _edit(folder, 'environment = "demo"', 'environment = "production"')
     refused = command("serve", "--folder", folder)
     assert refused.status == 2 and "environment: this was made for a demonstration" in refused.err
+
+
+@pytest.fixture
+def installed_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Install plugins as pip would: a distribution's entry points, a module each."""
+
+    def install(**sources: str) -> None:
+        folder = tmp_path / "site"
+        metadata = folder / "their_plugins-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-plugins\nVersion: 1.0\n")
+        lines = [f"{name} = {name}_of_theirs" for name in sources]
+        (metadata / "entry_points.txt").write_text("\n".join(["[federated_locker.plugins]", *lines]))
+        for name, source in sources.items():
+            (folder / f"{name}_of_theirs.py").write_text(textwrap.dedent(source))
+        monkeypatch.syspath_prepend(str(folder))
+
+    return install
+
+
+def test_check_names_a_broken_plugin_and_shows_that_the_healthy_ones_load(
+    command: Any, node_folder: Path, installed_plugins: Any
+) -> None:
+    installed_plugins(
+        raising="raise RuntimeError('no such library')",
+        unsigned="""
+            from node.hooks.specs import hookimpl
+            @hookimpl
+            def audit_sinks(settings):
+                return []
+        """,
+        healthy="""
+            from node.hooks.specs import hookimpl
+            @hookimpl
+            def audit_sinks(options):
+                return None
+        """,
+    )
+    checked = command("check", "--json")
+    assert checked.status == 1
+    found = {row["name"]: row for row in checked.json if row["name"].startswith("plugin")}
+    assert {name: row["ok"] for name, row in found.items()} == {
+        "plugin raising": False, "plugin unsigned": False, "plugin healthy": True, "plugin jsonlines": True,
+    }  # fmt: skip
+    assert "no such library" in found["plugin raising"]["text"] and "their-plugins" in found["plugin raising"]["text"]
+    assert "settings" in found["plugin unsigned"]["text"]
