@@ -19,6 +19,7 @@ from node.services.access import LockerScope, NodeRules
 from node.services.documents import DocumentAdministration
 from node.services.locker_client import LockerClient
 from node.services.locker_lists import LockerLists
+from node.services.locker_roots import LockerRoots
 from node.services.lookups import HolderLookup
 from node.services.pending_objects import PendingObjects
 from node.services.pulls import PullLimits, PullService
@@ -121,6 +122,11 @@ class Node:
     def locker_lists(self) -> LockerLists:
         """Keys and revocation lists of lockers."""
         return LockerLists(self.locker_client, self.lockers, clock=self.clock)
+
+    @cached_property
+    def locker_roots(self) -> LockerRoots:
+        """The keys that lockers' roots have revoked."""
+        return LockerRoots(self.locker_client, self.lockers)
 
     @cached_property
     def outbox(self) -> OutboxRecords:

@@ -21,9 +21,8 @@ from node.db.lockers import LockerRecords, LockerRow
 from node.db.outbox import Refusal, backlog, refusals
 from node.db.schema import SchemaOutdated
 from node.db.session import Database, NotDurable
-from node.hooks.manager import Plugins
-from node.hooks.sinks import AuditSinks
 from node.keys import KeyFault, load_keys
+from node.services.locker_roots import LockerRoot, root_name
 from node.storage.errors import SettingsError as StoreSettingsError
 from node.storage.errors import StorageError
 from node.storage.guard import GuardedDriver
@@ -55,13 +54,7 @@ def check_node(folder: Path) -> list[Finding]:
         Finding("settings", True, f"{settings.folder / SETTINGS_FILE} can be used"),
         *_check_environment(settings),
     ]
-    findings += [
-        _check_keys(settings),
-        *_check_stores(settings),
-        *_check_plugins(settings),
-        _check_space(settings),
-        *_check_tls(settings),
-    ]
+    findings += [_check_keys(settings), *_check_stores(settings), _check_space(settings), *_check_tls(settings)]
     database = Database(settings.resolved_database_url)
     try:
         findings += [*_check_database(database, settings)]
@@ -98,17 +91,6 @@ def _check_stores(settings: Settings) -> Iterator[Finding]:
         for what, finding in driver.health().findings.items():
             yield Finding(f"store {name}, {what}", finding.ok, _sentence(finding.sentence))
         driver.close()
-
-
-def _check_plugins(settings: Settings) -> Iterator[Finding]:
-    plugins = Plugins(settings.plugins)
-    AuditSinks(plugins.audit_sinks).close()
-    for report in plugins.reports:
-        name = f"plugin {report.name}"
-        if report.trouble is None:
-            yield Finding(name, True, f"it is loaded, from {report.distribution}")
-        else:
-            yield Finding(name, False, f"it is left out ({report.distribution}): {report.trouble}")
 
 
 def _check_space(settings: Settings) -> Finding:
@@ -150,13 +132,15 @@ def _check_database(database: Database, settings: Settings) -> Iterator[Finding]
 
 
 def _check_lockers(database: Database, settings: Settings) -> Iterator[Finding]:
-    lockers = LockerRecords(database).all()
+    records = LockerRecords(database)
+    lockers = records.all()
     if not lockers:
         yield Finding("lockers", None, "this node is not registered with a locker yet: locker-node register URL")
     client = OutboundClient(allow_private=settings.allow_private)
     try:
         for locker in lockers:
             yield _check_state(locker)
+            yield from _check_root(locker.iss, records.root(locker.iss))
             yield _check_clock(client, locker)
             with database.reading() as connection:
                 waiting, refused = backlog(connection, locker.iss), refusals(connection, locker.iss)
@@ -198,6 +182,31 @@ def _check_state(locker: LockerRow) -> Finding:
             name, False, f"it is stale; the last is of {format_time(locker.list_issued_us)}. Is serve running?"
         )
     return Finding(name, True, f"it is fresh, of {format_time(locker.list_issued_us)}")
+
+
+def _check_root(iss: str, root: LockerRoot | None) -> Iterator[Finding]:
+    name = f"{iss}, root"
+    if root is None:
+        return
+    if root.pinned is None:
+        text = "none is pinned, so a stolen key of this locker cannot be revoked here."
+        if root.offered:
+            text += f" The locker shows {root_name(root.offered)}; to pin it: locker-node register {iss}"
+        yield Finding(name, None, text)
+        return
+    if root.offered is None:
+        yield Finding(name, True, f"{root_name(root.pinned)} is pinned; it has revoked {len(root.revoked)} keys")
+    else:
+        text = (
+            f"{root_name(root.pinned)} is pinned, and the locker shows {root_name(root.offered)}: nothing new of it is believed. Ask "
+            f"its operator; if it was changed on purpose: locker-node register {iss} --accept-root FINGERPRINT"
+        )
+        yield Finding(name, False, text)
+    if root.list_refused:
+        text = (
+            f"the list of revoked keys that the locker publishes was refused ({root.list_refused}); the one known stays"
+        )
+        yield Finding(name, False, text)
 
 
 def _check_clock(client: OutboundClient, locker: LockerRow) -> Finding:

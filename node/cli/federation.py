@@ -16,15 +16,17 @@ from node.wiring import Node
 
 @click.command()
 @click.argument("locker_url")
+@click.option("--accept-root", metavar="FINGERPRINT", help="Pin the locker's root, if it has this fingerprint.")
 @node_options
-def register(locker_url: str, folder: Path, as_json: bool) -> None:
+def register(locker_url: str, accept_root: str | None, folder: Path, as_json: bool) -> None:
     """Introduce this node to a locker; doing it again brings what the locker knows up to date.
 
-    The locker's officer compares the fingerprint shown here with the one that the locker received, and approves.
+    The locker's officer compares the fingerprint shown here with the one that the locker received, and approves. Compare the root's
+    fingerprint with the one that the locker's operator tells you: only that root can revoke the locker's keys here.
     """
     with opened(folder) as node:
         try:
-            registered = node.registration.register(locker_url)
+            registered = node.registration.register(locker_url, accept_root)
         except ProblemError as error:
             # The client's words are about some node or other; here it is the locker.
             raise LockerFault(f"{locker_url}: {_fault(error)}") from error
@@ -33,7 +35,7 @@ def register(locker_url: str, folder: Path, as_json: bool) -> None:
         return
     print_fields({
         "Locker": registered.name, "Address": registered.iss, "Fingerprint": registered.fingerprint,
-        "State": registered.state,
+        "State": registered.state, "Locker's root": registered.root_fingerprint,
     })  # fmt: skip
     if registered.state != "approved":
         click.echo(

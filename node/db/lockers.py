@@ -1,7 +1,7 @@
 """The lockers that this node is registered with: their keys, and what their revocation lists say."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,11 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, text, tupl
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.contract.revocation import RevocationEntry
+from node.db import locker_roots
 from node.db.models import Locker, RevocationEntryRow
 from node.db.prepared import PreparedSelect
 from node.db.session import Database
+from node.services.locker_roots import LockerRoot
 
 PENDING = "pending"
 ACTIVE = "active"
@@ -213,9 +215,9 @@ class LockerRecords:
 
     def take_page(
         self, before: LockerRow, *, sequence: int, digest: str, issued_us: int, next_update_us: int,
-        entries: Sequence[RevocationEntry], prune_before_us: int,
+        entries: Sequence[RevocationEntry], prune_before_us: int, kid: str | None = None,
     ) -> bool:  # fmt: skip
-        """Note a page of a locker's revocation list, head and entries in one transaction.
+        """Note a page of a locker's revocation list, head and entries in one transaction; ``kid`` names the key that signed it.
 
         False when the head is no longer what ``before`` says, because another process has taken a page meanwhile.
         """
@@ -225,7 +227,7 @@ class LockerRecords:
                 .where(Locker.iss == before.iss, Locker.list_sequence == before.list_sequence)
                 .values(
                     list_sequence=sequence, list_digest=digest, list_issued_us=issued_us,
-                    list_next_update_us=next_update_us, list_refused=None,
+                    list_next_update_us=next_update_us, list_refused=None, list_kid=kid,
                 )
             )  # fmt: skip
             if advanced.rowcount != 1:
@@ -242,6 +244,31 @@ class LockerRecords:
                 .where(Locker.iss == iss)
                 .values(list_refusals=Locker.list_refusals + 1, list_refused=reason[:32])
             )
+
+    def root(self, iss: str) -> LockerRoot | None:
+        """Return what is known of a locker's root."""
+        with self._database.reading() as connection:
+            return locker_roots.locker_root(connection, iss)
+
+    def pin_root(self, iss: str, root: str | None) -> None:
+        """Trust a root from now on."""
+        with self._database.writing() as connection:
+            locker_roots.pin_root(connection, iss, root)
+
+    def note_root(self, iss: str, offered: str | None) -> None:
+        """Note what a locker shows as its root when that is not the pinned one; None when it is."""
+        with self._database.writing() as connection:
+            locker_roots.note_root(connection, iss, offered)
+
+    def take_key_list(self, iss: str, before: LockerRoot, *, sequence: int, digest: str, kids: Collection[str]) -> bool:
+        """Note the keys that a newer list names; False when another process was faster."""
+        with self._database.writing() as connection:
+            return locker_roots.take_key_list(connection, iss, before, sequence=sequence, digest=digest, kids=kids)
+
+    def refuse_key_list(self, iss: str, reason: str) -> None:
+        """Note why a list was not taken."""
+        with self._database.writing() as connection:
+            locker_roots.refuse_key_list(connection, iss, reason)
 
 
 def _locker(row: Sequence[Any]) -> LockerRow:

@@ -20,6 +20,7 @@ from node.db.session import Database
 from node.keys import NodeKeys
 from node.services.locker_client import LockerClient, LockerFault
 from node.services.locker_lists import LockerLists
+from node.services.locker_roots import LockerRoots
 from node.services.pulls import KEPT, WINDOW
 from node.services.push import BATCH as PUSH_BATCH
 from node.services.push import Push
@@ -102,6 +103,21 @@ def follow_revocations(context: JobContext, database: Database) -> bool:
     return _for_each(database, ACTIVE, "revocations", follow)
 
 
+def follow_revoked_keys(context: JobContext, database: Database) -> bool:
+    """Take the lists of keys that active lockers' roots have revoked."""
+    service = LockerRoots(context.client, LockerRecords(database))
+
+    def follow(locker: LockerRow) -> bool:
+        report = service.follow(locker.iss)
+        if report.refused:
+            log.error("a list of revoked keys was refused", iss=locker.iss, reason=report.refused)
+        if report.revoked:
+            log.warning("a locker has revoked keys", iss=locker.iss, keys=sorted(report.revoked))
+        return False
+
+    return _for_each(database, ACTIVE, "revoked keys", follow)
+
+
 def refresh_keys(context: JobContext, database: Database) -> bool:
     """Fetch the keys of lockers again."""
     service = LockerLists(context.client, LockerRecords(database), clock=context.clock)
@@ -146,6 +162,7 @@ def tasks(settings: Settings) -> tuple[Task, ...]:
         Task("registrations", settings.push_poll_seconds, 30, check_registrations),
         Task("scopes", 30, 60, check_scopes),
         Task("revocations", settings.revocation_poll_seconds, 30, follow_revocations),
+        Task("revoked-keys", settings.revocation_poll_seconds, 30, follow_revoked_keys),
         Task("locker-keys", 60, 120, refresh_keys),
         Task("expiry", 60, 120, expire),
         Task("leftovers", 3600, 600, sweep),

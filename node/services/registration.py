@@ -10,6 +10,7 @@ from node.contract.records import sign_request
 from node.contract.sealing import SealingKey
 from node.contract.signing import TICKET, KeySet, SigningKey, fingerprint
 from node.services.locker_client import LockerClient, LockerEndpoints, LockerFault, endpoint_of
+from node.services.locker_roots import LockerRoot, offered_root, require_root, root_name
 
 DESCRIPTOR_PATH = "/.well-known/federated-locker"
 NEEDED_ENDPOINTS = ("token", "registrations", "push", "revocations")
@@ -43,6 +44,12 @@ class LockerBook(Protocol):
     def activate(self, iss: str) -> bool:
         """Begin to trust and serve a locker; False when it is active already."""
 
+    def root(self, iss: str) -> LockerRoot | None:
+        """Return what is known of its root."""
+
+    def pin_root(self, iss: str, root: str | None) -> None:
+        """Trust a root from now on."""
+
 
 class RefusedAnnouncements(Protocol):
     """What lockers refused to take; each call may be several short transactions."""
@@ -56,23 +63,28 @@ class RefusedAnnouncements(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LockerDescription:
-    """What a locker publishes of itself, checked; ``jwks`` and ``encryption_key`` are JSON text."""
+    """What a locker publishes of itself, checked; ``jwks``, ``encryption_key`` and ``root`` are JSON text."""
 
     iss: str
     name: str
     jwks: str
     encryption_key: str
     endpoints: Mapping[str, str]
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What came of a registration; the officer is told ``fingerprint`` over another channel and compares."""
+    """What came of a registration: the officer is told ``fingerprint`` over another channel and compares.
+
+    ``root_fingerprint`` is that of the locker's root, which is pinned now, ``none`` when it has none; the operator compares it.
+    """
 
     iss: str
     name: str
     fingerprint: str
     state: str
+    root_fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +124,17 @@ class Registration:
         self._clock = clock
         self._refused = refused
 
-    def register(self, locker_url: str) -> Registered:
+    def register(self, locker_url: str, accept_root: str | None = None) -> Registered:
         """Introduce this node to the locker at an address; doing it again brings what the locker knows up to date.
 
-        Raises NothingToOffer, LockerFault when the locker's answers cannot be used or it refuses, or the HTTP client's errors.
+        The locker's root is pinned; another one than is pinned is taken only when its fingerprint is ``accept_root``. Raises
+        NothingToOffer, RootRefused, LockerFault when the locker's answers cannot be used or it refuses, or the HTTP client's errors.
         """
         issuers = list(self._offer())
         if not issuers:
             raise NothingToOffer("there is no document type to offer yet: ingest documents, or add a type, first")
         described = describe_locker(self._client, locker_url.rstrip("/"))
+        require_root(described.iss, self._lockers.root(described.iss), described.root, accept_root)
         mine = fingerprint(self._public)
         answer = self._client.send(
             described.endpoints["registrations"], {"registration": self._signed(described, issuers)}
@@ -131,10 +145,11 @@ class Registration:
             iss=described.iss, base_url=locker_url.rstrip("/"), jwks=described.jwks,
             encryption_key=described.encryption_key, endpoints=described.endpoints, now_us=self._clock(),
         )  # fmt: skip
+        self._lockers.pin_root(described.iss, described.root)
         if answer.get("state") == APPROVED:
             self._activate(described.iss)
             self._retry(described.iss, answer)
-        return Registered(described.iss, described.name, mine, str(answer.get("state")))
+        return Registered(described.iss, described.name, mine, str(answer.get("state")), root_name(described.root))
 
     def check(self, iss: str) -> str:
         """Ask whether the officer has approved, begin to serve the locker if so, and return the locker's word for it."""
@@ -206,8 +221,9 @@ def describe_locker(client: LockerClient, base_url: str) -> LockerDescription:
         raise LockerFault(f"the locker's descriptor names no address for {missing[0]}")
     keys = client.fetch_json(known["jwks"])
     return LockerDescription(
-        base_url, str(document.get("name"))[:200], read_key_set(keys), _encryption_key(document), known
-    )
+        base_url, str(document.get("name"))[:200], read_key_set(keys), _encryption_key(document), known,
+        offered_root(document),
+    )  # fmt: skip
 
 
 def read_key_set(document: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import insert
 
 from node.contract.holders import Holder
 from node.contract.identifiers import new_secret, uuid7
+from node.contract.key_revocation import KeyRevocationList, RevokedKey, issue_key_list
 from node.contract.problems import PROBLEM_BASE
 from node.contract.records import ASSERTION_TYPE, verify_request
 from node.contract.revocation import RevocationEntry, RevocationPage, issue_page, page_digest
@@ -26,6 +27,7 @@ from node.contract.signing import (
     LOCKER_PURPOSES,
     REGISTRATION,
     REVOCATION,
+    REVOKED_KEYS,
     KeySet,
     SigningKey,
     fingerprint,
@@ -43,6 +45,7 @@ from node.db.session import Database
 from node.keys import NodeKeys, create_keys
 from node.services.locker_client import LockerClient
 from node.services.locker_lists import LockerLists
+from node.services.locker_roots import LockerRoots
 from node.services.ports import DocTypeRecord
 from node.services.push import Push
 from node.services.registration import Introduction, Registration
@@ -74,6 +77,8 @@ class StandInLocker:
         default_factory=lambda: {purpose: SigningKey.generate(purpose) for purpose in LOCKER_PURPOSES}
     )
     opening: OpeningKey = field(default_factory=OpeningKey.generate)
+    root: SigningKey | None = field(default_factory=lambda: SigningKey.generate(REVOKED_KEYS))
+    key_list: str | None = None
     state: str = "pending"
     claims: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
@@ -126,10 +131,14 @@ class StandInLocker:
         return 200, {
             "iss": self.iss, "name": "Stand-in", "jwks_uri": f"{self.iss}/.well-known/jwks.json",
             "encryption_keys": [self.opening.public.jwk()], "endpoints": endpoints, "versions": ["v1"],
+            **({"root_key": self.root.public.jwk()} if self.root else {}),
         }  # fmt: skip
 
     def _get_jwks(self, *_: Any) -> Any:
         return 200, KeySet(key.public for key in self.signing.values()).jwks()
+
+    def _get_revoked_keys(self, *_: Any) -> Any:
+        return (404, {}) if self.key_list is None else (200, self.key_list)
 
     def _post_registrations(self, _headers: Any, body: bytes, _query: Any) -> Any:
         token = json.loads(body)["registration"]
@@ -233,10 +242,19 @@ class StandInLocker:
         self.pages.append(issue_page(RevocationPage(**values), self.signing[REVOCATION]))
         return self.pages[-1]
 
+    def revoke_keys(self, sequence: int, *kids: str, root: SigningKey | None = None, iss: str | None = None) -> str:
+        """Publish a list of revoked keys, signed by the root unless another key is given."""
+        rows = tuple(RevokedKey(kid, now_us(), "compromised") for kid in kids)
+        signing = root or self.root
+        assert signing is not None
+        self.key_list = issue_key_list(KeyRevocationList(iss or self.iss, sequence, now_us(), rows), signing)
+        return self.key_list
+
 
 _ROUTES = (
     (r"/\.well-known/federated-locker", "get_descriptor"),
     (r"/\.well-known/jwks\.json", "get_jwks"),
+    (r"/\.well-known/revoked-keys", "get_revoked_keys"),
     (r"/v1/registrations", "post_registrations"),
     (r"/v1/registrations/([^/]+)", "get_registration"),
     (r"/v1/oauth/token", "post_token"),
@@ -301,6 +319,7 @@ class NodeSide:
         self.outbox = OutboxRecords(self.database, self.keys.waiting_holders, self.clock)
         self.push = Push(self.client, self.outbox, clock=self.clock)
         self.lists = LockerLists(self.client, self.lockers, clock=self.clock)
+        self.roots = LockerRoots(self.client, self.lockers)
         self.registration = Registration(
             self.client, self.lockers, introduction=Introduction(NODE_ID, "Node", "http://127.0.0.1:1"),
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
