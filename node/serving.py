@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,9 +20,11 @@ from node.contract.times import now_us
 from node.db import schema
 from node.db.processes import mark_ended, mark_instances_ended, register_process
 from node.logs import configure_logs
-from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent, run_asgi
-from node.web.server import ServerSettings
+from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent
 from node.wiring import Node, build_node
+
+if TYPE_CHECKING:
+    from node.web.server import ServerSettings
 
 LOCK_FILE = "serve.lock"
 SWITCH_INTERVAL_SECONDS = 0.001
@@ -98,6 +101,7 @@ def _run_web(node: Node) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
         from node.asgi import build_web
+        from node.web.server import run_asgi
 
     # The loop and the admission thread share one interpreter lock; the default of 5 ms makes each wait for the other.
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
@@ -113,7 +117,9 @@ def _run_web(node: Node) -> None:
         mark_ended(connection, process_id, now_us())
 
 
-def _server_settings(settings: Settings) -> ServerSettings:
+def _server_settings(settings: Settings) -> "ServerSettings":
+    from node.web.server import ServerSettings
+
     return ServerSettings(
         certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
         private_key=settings.path(settings.tls_key) if settings.tls_key else None,

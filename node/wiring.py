@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from node.config import Settings, load_settings
 from node.contract.times import now_us
@@ -27,7 +28,10 @@ from node.services.push import Push
 from node.services.registration import Introduction, Registration
 from node.storage.guard import GuardedDriver
 from node.storage.registry import DriverRegistry
-from node.web.outbound import OutboundClient
+
+if TYPE_CHECKING:
+    # Its library is large and few commands talk to anybody.
+    from node.web.outbound import OutboundClient
 
 SPOOL_FOLDER = "spool"
 PENDING_FOLDER = "pending"
@@ -109,8 +113,10 @@ class Node:
         return LockerRecords(self.database)
 
     @cached_property
-    def outbound(self) -> OutboundClient:
+    def outbound(self) -> "OutboundClient":
         """The one client for outside addresses."""
+        from node.web.outbound import OutboundClient
+
         return OutboundClient(allow_private=self.settings.allow_private)
 
     @cached_property

@@ -1,19 +1,22 @@
 """Moving the schema: Alembic under a lock, with the locker's own version table."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from locker.db.session import Database
 
+if TYPE_CHECKING:
+    # It takes longer to import than most commands to run, so it is imported where something is migrated.
+    from alembic.config import Config
+
 VERSION_TABLE = "locker_version"
 _LOCK = 0x6C6F636B6572
+_NAMED = re.compile(r"""^(revision|down_revision) = ["'](\w+)["']$""", re.MULTILINE)
 
 
 class SchemaRefused(Exception):
@@ -22,12 +25,16 @@ class SchemaRefused(Exception):
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Bring the schema up to a revision; a second process waits and then finds nothing to do."""
+    from alembic import command
+
     with _locked(database) as connection:
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
     """Bring the schema down; a revision refuses to drop tables that hold consents or ticket records."""
+    from alembic import command
+
     with _locked(database) as connection:
         command.downgrade(_config(connection), revision)
 
@@ -35,12 +42,20 @@ def downgrade(database: Database, revision: str) -> None:
 def current_revision(database: Database) -> str | None:
     """Return the schema's revision, None for an empty database."""
     with database.engine.connect() as connection:
-        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+        return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
 
 
 def newest_revision() -> str:
-    """Return the revision that this program is written for."""
-    return str(ScriptDirectory.from_config(_config(None)).get_current_head())
+    """Return the revision that this program is written for: the one that no other follows, read from the migrations' text."""
+    found = files("migrations").joinpath("locker", "versions").iterdir()
+    named: set[tuple[str, str]] = {
+        pair for file in found if file.name.endswith(".py") for pair in _NAMED.findall(file.read_text("utf-8"))
+    }
+    followed = {revision for what, revision in named if what == "down_revision"}
+    (newest,) = {revision for what, revision in named if what == "revision"} - followed
+    return newest
 
 
 def require_current(database: Database) -> None:
@@ -65,7 +80,9 @@ def _locked(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def _config(connection: Connection | None) -> Config:
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(files("migrations").joinpath("locker")))
     config.attributes["connection"] = connection

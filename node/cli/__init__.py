@@ -5,33 +5,49 @@ from collections.abc import Sequence
 
 import click
 
-from node.cli import documents, federation, ingest, logs, service, setup, tokens, types
-from node.cli.faults import status_of
+from node.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+COMMANDS = {
+    "init": (
+        "node.cli.setup:init",
+        "Make a new node in FOLDER: settings, keys, database, a folder for documents, and the first operator token.",
+    ),
+    "check": (
+        "node.cli.setup:check",
+        "Look at every setting and everything the node depends on, and say in plain words what must be mended.",
+    ),
+    "db": ("node.cli.setup:db", "The database."),
+    "ingest": ("node.cli.ingest:ingest", "Take documents in."),
+    "documents": ("node.cli.documents:documents", "The documents that this node has."),
+    "issuer": ("node.cli.types:issuer", "The issuers that this node answers for."),
+    "type": ("node.cli.types:doc_type", "Document types: their names, search parameters and match rules."),
+    "token": ("node.cli.tokens:token", "Access tokens of people and tools at this node."),
+    "log": ("node.cli.logs:log", "Who read what, when, why and under which consent."),
+    "register": (
+        "node.cli.federation:register",
+        "Introduce this node to a locker; doing it again brings what the locker knows up to date.",
+    ),
+    "push": (
+        "node.cli.federation:push",
+        "Send what waits to the lockers now; serve does this by itself every few seconds.",
+    ),
+    "serve": ("node.cli.service:serve", "Serve documents until stopped (SIGTERM or Ctrl-C)."),
+}
+"""Each command's place and the first sentence of its help."""
+
+
+@click.group(
+    cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="federated-locker")
 def root() -> None:
     """Serve a department's documents from its own storage, and see who read what.
 
     Begin with: locker-node init FOLDER
     """
-
-
-root.add_command(setup.init)
-root.add_command(setup.check)
-root.add_command(setup.db)
-root.add_command(ingest.ingest)
-root.add_command(documents.documents)
-root.add_command(types.issuer)
-root.add_command(types.doc_type)
-root.add_command(tokens.token)
-root.add_command(logs.log)
-root.add_command(federation.register)
-root.add_command(federation.push)
-root.add_command(service.serve)
 
 
 def main() -> None:
@@ -55,6 +71,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.close()  # whoever read our output has seen enough; Python would complain again at its end
         return 0
     except Exception as error:
+        # Imported when there is a fault to name: it knows the faults of every library.
+        from node.cli.faults import status_of
+
         status, text = status_of(error)
         click.echo(text, err=True)
         return status

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.cli.faults import database_fault
@@ -27,7 +27,9 @@ from node.storage.errors import SettingsError as StoreSettingsError
 from node.storage.errors import StorageError
 from node.storage.guard import GuardedDriver
 from node.storage.registry import DriverRegistry
-from node.web.outbound import OutboundClient
+
+if TYPE_CHECKING:
+    from node.web.outbound import OutboundClient
 
 CLOCK_TOLERANCE_SECONDS = 10
 CERTIFICATE_WARNING_US = 14 * DAY
@@ -102,6 +104,8 @@ def _check_space(settings: Settings) -> Finding:
 def _check_tls(settings: Settings) -> Iterator[Finding]:
     if settings.tls_certificate is None or settings.tls_key is None:
         return
+    from cryptography import x509
+
     certificate, key = settings.path(settings.tls_certificate), settings.path(settings.tls_key)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
@@ -136,6 +140,9 @@ def _check_lockers(database: Database, settings: Settings) -> Iterator[Finding]:
     lockers = records.all()
     if not lockers:
         yield Finding("lockers", None, "this node is not registered with a locker yet: locker-node register URL")
+        return
+    from node.web.outbound import OutboundClient  # its library is large
+
     client = OutboundClient(allow_private=settings.allow_private)
     try:
         for locker in lockers:
@@ -209,7 +216,7 @@ def _check_root(iss: str, root: LockerRoot | None) -> Iterator[Finding]:
         yield Finding(name, False, text)
 
 
-def _check_clock(client: OutboundClient, locker: LockerRow) -> Finding:
+def _check_clock(client: "OutboundClient", locker: LockerRow) -> Finding:
     name = f"{locker.iss}, clock"
     try:
         before = datetime.now(UTC)

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from node.cli.options import node_options, opened, print_json
 from node.services.candidates import shown
@@ -64,6 +62,10 @@ def _shown_progress(
     source: Source, as_json: bool
 ) -> Iterator[tuple[Callable[[str, str], None], Callable[[IngestReport], None]]]:
     """Show a bar on a terminal and nowhere else; refused rows go above it."""
+    # Imported by the one command that draws.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or as_json)

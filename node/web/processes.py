@@ -16,26 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-from prometheus_client.multiprocess import mark_process_dead
-
-from node.web.server import ABORT_SECONDS, ServerSettings, run_asgi
-
-__all__ = [
-    "ChildExit",
-    "ChildSpec",
-    "ServerSettings",
-    "Supervisor",
-    "bind",
-    "child_sockets",
-    "end_with_parent",
-    "run_asgi",
-    "url_of",
-]
 
 log = structlog.get_logger("node.web.processes")
 
 SOCKETS_VARIABLE = "FEDERATED_LOCKER_SOCKETS"
 PARENT_VARIABLE = "FEDERATED_LOCKER_PARENT"
+
+ABORTING_SECONDS = 5.0
+"""What a child has after draining to break off what is left and to write down that it did, as ``server.ABORT_SECONDS``."""
 
 _ORPHAN_SECONDS = 1.0
 
@@ -208,12 +196,18 @@ class Supervisor:
     def _tell(self, ended: ChildExit) -> None:
         level = log.info if self._stop_signals else log.warning
         level("child ended", child=ended.name, pid=ended.pid, status=ended.status)
-        mark_process_dead(ended.pid, str(self._metrics_folder))  # type: ignore[no-untyped-call]  # unannotated there
+        if not self._stop_signals:
+            self._forget_metrics(ended.pid)
         if self.on_exit:
             try:
                 self.on_exit(ended)
             except Exception as error:
                 log.error("after a child's end", child=ended.name, error=type(error).__name__)
+
+    def _forget_metrics(self, pid: int) -> None:
+        from prometheus_client.multiprocess import mark_process_dead  # the parent needs it only when a child has died
+
+        mark_process_dead(pid, str(self._metrics_folder))  # type: ignore[no-untyped-call]  # unannotated there
 
     def _stop(self, wake: "_Wake") -> None:
         """Stop accepting, let the children drain, kill what is left; a second signal kills at once."""
@@ -221,7 +215,7 @@ class Supervisor:
         for bound in self.sockets:
             bound.close()
         self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + self.drain_seconds + ABORT_SECONDS
+        deadline = time.monotonic() + self.drain_seconds + ABORTING_SECONDS
         while self._alive() and self._stop_signals < 2 and (left := deadline - time.monotonic()) > 0:
             wake.wait(left)
             self._reap()

@@ -3,6 +3,7 @@
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -30,6 +31,13 @@ def test_up_down_up_leaves_what_the_models_say(database):
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_newest_revision_and_the_databases_are_those_that_alembic_names(database):
+    assert schema.newest_revision() == ScriptDirectory("migrations/node").get_current_head()
+    assert schema.current_revision(database) is None
+    schema.upgrade(database, "n0001")
+    assert schema.current_revision(database) == "n0001"
 
 
 def test_downgrade_keeps_log_rows(database):

@@ -125,7 +125,10 @@ def test_every_option_of_the_bundled_plugin_is_listed():
 
 def commands(command: click.Command, name: str) -> list[tuple[str, str]]:
     if isinstance(command, click.Group):
-        return [row for part, inner in command.commands.items() for row in commands(inner, f"{name} {part}")]
+        context = click.Context(command)
+        # A plain group's own order is that of the alphabet; here it is the order in which the commands are declared.
+        parts = list(command.commands) or command.list_commands(context)
+        return [row for part in parts for row in commands(command.get_command(context, part), f"{name} {part}")]
     return [(name, command.get_short_help_str(300))]
 
 

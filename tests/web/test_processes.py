@@ -15,7 +15,8 @@ import pytest
 
 CHILD = """
 import asyncio, os, sys, time
-from node.web.processes import ServerSettings, child_sockets, end_with_parent, run_asgi
+from node.web.processes import child_sockets, end_with_parent
+from node.web.server import ServerSettings, run_asgi
 end_with_parent()
 
 async def app(scope, receive, send):
