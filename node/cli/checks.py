@@ -21,6 +21,8 @@ from node.db.lockers import LockerRecords, LockerRow
 from node.db.outbox import Refusal, backlog, refusals
 from node.db.schema import SchemaOutdated
 from node.db.session import Database, NotDurable
+from node.hooks.manager import Plugins
+from node.hooks.sinks import AuditSinks
 from node.keys import KeyFault, load_keys
 from node.services.locker_roots import LockerRoot, root_name
 from node.storage.errors import SettingsError as StoreSettingsError
@@ -56,7 +58,13 @@ def check_node(folder: Path) -> list[Finding]:
         Finding("settings", True, f"{settings.folder / SETTINGS_FILE} can be used"),
         *_check_environment(settings),
     ]
-    findings += [_check_keys(settings), *_check_stores(settings), _check_space(settings), *_check_tls(settings)]
+    findings += [
+        _check_keys(settings),
+        *_check_stores(settings),
+        *_check_plugins(settings),
+        _check_space(settings),
+        *_check_tls(settings),
+    ]
     database = Database(settings.resolved_database_url)
     try:
         findings += [*_check_database(database, settings)]
@@ -93,6 +101,17 @@ def _check_stores(settings: Settings) -> Iterator[Finding]:
         for what, finding in driver.health().findings.items():
             yield Finding(f"store {name}, {what}", finding.ok, _sentence(finding.sentence))
         driver.close()
+
+
+def _check_plugins(settings: Settings) -> Iterator[Finding]:
+    plugins = Plugins(settings.plugins)
+    AuditSinks(plugins.audit_sinks).close()
+    for report in plugins.reports:
+        name = f"plugin {report.name}"
+        if report.trouble is None:
+            yield Finding(name, True, f"it is loaded, from {report.distribution}")
+        else:
+            yield Finding(name, False, f"it is left out ({report.distribution}): {report.trouble}")
 
 
 def _check_space(settings: Settings) -> Finding:
