@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +18,7 @@ from node.config import Settings, require_files, require_fit
 from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db import schema
-from node.db.processes import mark_ended, mark_instances_ended, register_process
+from node.db.processes import mark_ended, mark_run_ended, register_process
 from node.logs import configure_logs
 from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent
 from node.wiring import Node, build_node
@@ -50,22 +50,25 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
     require_fit(settings)
     node.database.require_durable()
     schema.require_current(node.database)
-    with _only_one(folder):
-        _end_processes(node, _instance(folder))
+    run = uuid7()
+    with _only_one(folder) as lock_file:
+        if before := _run_before(lock_file):
+            _end_processes(node, before)
+        _note_run(lock_file, run)
         node.spool_folder.mkdir(mode=0o700, exist_ok=True)
         node.sweep()
         bound = _bound(settings)
         status = Supervisor(
             children=[
-                ChildSpec("web", "node.serving", ("web", str(folder)), count=settings.web_processes),
-                # The name under which jobs hold their leases lasts as long as this parent: a job process that was killed
-                # is replaced by one that goes on with its leases, and does not wait for them to run out.
-                ChildSpec("jobs", "node.serving", ("jobs", str(folder), uuid7()), listens=False),
+                ChildSpec("web", "node.serving", ("web", str(folder), run), count=settings.web_processes),
+                # Jobs hold their leases in the name of the run: a job process that was killed is replaced by one that
+                # goes on with its leases, and does not wait for them to run out.
+                ChildSpec("jobs", "node.serving", ("jobs", str(folder), run), listens=False),
             ],
             sockets=[bound],
             drain_seconds=settings.drain_seconds,
             scheme="https" if settings.tls_certificate else "http",
-            on_exit=lambda child: _end_processes(node, _instance(folder, child.pid)),
+            on_exit=lambda child: _end_processes(node, run, child.pid),
             announce=announce,
         ).run()
         bound.close()
@@ -82,21 +85,21 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 def main(arguments: list[str]) -> None:
-    """Run as a child of ``serve``: ``web FOLDER`` or ``jobs FOLDER OWNER``."""
+    """Run as a child of ``serve``: ``web FOLDER RUN`` or ``jobs FOLDER RUN``."""
     end_with_parent()
-    kind, folder, *owner = arguments
+    kind, folder, run = arguments
     node = build_node(Path(folder))
     configure_logs(node.settings.log_level)
     if kind == "web":
-        _run_web(node)
+        _run_web(node, run)
     else:
         from node.jobs.process import run_jobs
 
-        run_jobs(node, sweep=node.sweep, owner=owner[0])
+        run_jobs(node, sweep=node.sweep, owner=run)
     node.close()
 
 
-def _run_web(node: Node) -> None:
+def _run_web(node: Node, run: str) -> None:
     # Imported by the process that needs it: the parent would carry Flask and Connexion for nothing.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
@@ -107,7 +110,7 @@ def _run_web(node: Node) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     process_id = uuid7()
     with node.database.writing() as connection:
-        register_process(connection, process_id, _instance(node.settings.folder, os.getpid()), now_us())
+        register_process(connection, process_id, run, os.getpid(), now_us())
     app = build_web(node, process_id)
     # What is loaded by now lives as long as the process; a collector that walks through it stops the loop for 0.1 s each time.
     gc.collect()
@@ -127,30 +130,47 @@ def _server_settings(settings: Settings) -> "ServerSettings":
     )
 
 
-def _instance(folder: Path, pid: int | None = None) -> str:
-    """Name a folder on this host, or one process of it."""
-    return f"{socket.gethostname()}:{folder}#{'' if pid is None else f'{pid}#'}"
-
-
-def _end_processes(node: Node, instance: str) -> None:
+def _end_processes(node: Node, run: str, pid: int | None = None) -> None:
     """Note that processes are gone, so that what they left open in the log is closed."""
     try:
         with node.database.writing() as connection:
-            mark_instances_ended(connection, instance, now_us())
+            mark_run_ended(connection, run, now_us(), pid)
     except SQLAlchemyError as error:
         # Their heartbeats will go stale and tell the same, a minute later.
         log.error("process_end_not_noted", error=type(error).__name__)
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path) -> Iterator[IO[str]]:
     """Hold the folder's lock, which ends with the process however it ends; raises AlreadyServing."""
-    with (folder / LOCK_FILE).open("w") as file:
+    with (folder / LOCK_FILE).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise AlreadyServing(f"{folder}: another locker-node serve runs on this folder") from error
-        yield
+        yield file
+
+
+def _run_before(lock_file: IO[str]) -> str | None:
+    """Return the run that held this lock before; whoever holds it now knows that that one is over.
+
+    Names of host and folder would not tell that: two containers on one database can have the same ones. In a copy of the
+    folder the lock is another file, and the run that is written there may live.
+    """
+    lock_file.seek(0)
+    run, _, where = lock_file.read(200).partition(" ")
+    return run if where == _identity(lock_file) else None
+
+
+def _note_run(lock_file: IO[str], run: str) -> None:
+    lock_file.truncate(0)
+    lock_file.write(f"{run} {_identity(lock_file)}")
+    lock_file.flush()
+
+
+def _identity(file: IO[str]) -> str:
+    status = os.fstat(file.fileno())
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import shutil
 import signal
 import socket
 import ssl
@@ -130,3 +131,51 @@ def test_a_missing_certificate_is_named(made):
     folder, _ = made
     set_setting(folder, 'tls_certificate = "nowhere.pem"\ntls_key = "nowhere.pem"')
     refused(folder, "nowhere.pem")
+
+
+def web_processes(database_url):
+    """Return the web processes that were noted, by run, and whether each counts as living."""
+    with create_engine(database_url).begin() as connection:
+        rows = connection.execute(text("SELECT instance, ended_us FROM serving_process"))
+        return {instance.partition("#")[0]: ended_us is None for instance, ended_us in rows}
+
+
+def test_two_containers_that_look_alike_let_each_other_live(tmp_path, free_port, postgres_url):
+    """The same host name, the same path, a copy of the same folder, one database."""
+    folder, ports = tmp_path / "node", (free_port(), free_port())
+    command = [PROGRAM, "init", folder, "--port", str(ports[0]), "--database-url", postgres_url]
+    subprocess.run(command, check=True, capture_output=True)
+    one = serve(folder)
+    try:
+        wait_for(f"http://127.0.0.1:{ports[0]}/healthz", one)
+        folder.rename(tmp_path / "other-container")
+        shutil.copytree(tmp_path / "other-container", folder)
+        text_of_settings = (folder / "node.toml").read_text()
+        (folder / "node.toml").write_text(text_of_settings.replace(f"port = {ports[0]}", f"port = {ports[1]}"))
+        two = serve(folder)
+        try:
+            wait_for(f"http://127.0.0.1:{ports[1]}/healthz", two)
+            assert list(web_processes(postgres_url).values()) == [True, True]
+        finally:
+            stop(two)
+        assert sorted(web_processes(postgres_url).values()) == [False, True]
+    finally:
+        stop(one)
+
+
+def test_the_run_before_is_known_to_be_over_as_soon_as_the_next_one_serves(made):
+    folder, port = made
+    database_url = f"sqlite:///{folder}/node.db"
+    killed = serve(folder)
+    wait_for(f"http://127.0.0.1:{port}/healthz", killed)
+    (run,) = web_processes(database_url)
+    killed.kill()
+    killed.communicate()
+    time.sleep(1.5)  # its children end with it, and free the port
+    again = serve(folder)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/healthz", again)
+        found = web_processes(database_url)
+        assert found.pop(run) is False and list(found.values()) == [True]
+    finally:
+        stop(again)

@@ -28,11 +28,11 @@ _ENDED = PreparedSelect(
 )
 
 
-def register_process(connection: Connection, process_id: str, instance: str, now_us: int) -> None:
-    """Note a process before it admits its first read; ``instance`` says on which host or container it runs."""
+def register_process(connection: Connection, process_id: str, run: str, pid: int, now_us: int) -> None:
+    """Note a process before it admits its first read; ``run`` is the start of ``serve`` that it belongs to."""
     connection.execute(
         insert(ServingProcess).values(
-            process_id=process_id, instance=instance[:255], started_us=now_us, heartbeat_us=now_us, ended_us=None
+            process_id=process_id, instance=_instance(run, pid), started_us=now_us, heartbeat_us=now_us, ended_us=None
         )
     )
 
@@ -138,10 +138,12 @@ def _processes_with_queued_events(connection: Connection) -> set[str] | None:
     return {str(json.loads(payload).get("process")) for (payload,) in rows}
 
 
-def mark_instances_ended(connection: Connection, prefix: str, now_us: int) -> None:
-    """Note that all processes whose instance begins with a text write nothing any more: their supervisor has seen to it."""
-    connection.execute(
-        update(ServingProcess)
-        .where(ServingProcess.instance.startswith(prefix, autoescape=True), ServingProcess.ended_us.is_(None))
-        .values(ended_us=now_us)
-    )
+def mark_run_ended(connection: Connection, run: str, now_us: int, pid: int | None = None) -> None:
+    """Note that all processes of a run, or its one process with a pid, write nothing any more: their supervisor has seen to it."""
+    instance = ServingProcess.instance
+    which = instance.startswith(_instance(run, ""), autoescape=True) if pid is None else instance == _instance(run, pid)
+    connection.execute(update(ServingProcess).where(which, ServingProcess.ended_us.is_(None)).values(ended_us=now_us))
+
+
+def _instance(run: str, pid: int | str) -> str:
+    return f"{run}#{pid}"

@@ -4,7 +4,6 @@ import pytest
 from sqlalchemy import select
 
 from node.contract.identifiers import uuid7
-from node.db import schema
 from node.db.audit_log import LogFilter, append_events, read_log
 from node.db.fencing import FencedDatabase
 from node.db.leases import LeaseLost, take_lease
@@ -15,6 +14,7 @@ from node.db.processes import (
     close_interrupted,
     heartbeat,
     mark_ended,
+    mark_run_ended,
     purge_processes,
     register_process,
 )
@@ -32,16 +32,15 @@ BEGUN = {
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     yield database
     database.close()
 
 
-def start(database, process_id="p1", now_us=NOW):
+def start(database, process_id="p1", now_us=NOW, run="run", pid=1):
     with database.writing() as connection:
-        register_process(connection, process_id, "host", now_us)
+        register_process(connection, process_id, run, pid, now_us)
     return process_id
 
 
@@ -113,6 +112,24 @@ def test_a_process_without_a_heartbeat_is_dead_and_learns_it(database):
         assert heartbeat(connection, alive, later)
     (closed,) = [event for event in rows(database) if event["phase"] == "end"]
     assert closed["process"] == silent
+
+
+def living(database):
+    with database.reading() as connection:
+        return set(
+            connection.execute(select(ServingProcess.process_id).where(ServingProcess.ended_us.is_(None))).scalars()
+        )
+
+
+def test_a_run_ends_its_own_processes_and_nobody_elses(database):
+    for process_id, run, pid in [("a1", "run_1", 1), ("a11", "run_1", 11), ("b", "run_11", 1), ("c", "runx1", 1)]:
+        start(database, process_id, run=run, pid=pid)
+    with database.writing() as connection:
+        mark_run_ended(connection, "run_1", NOW, 1)
+    assert living(database) == {"a11", "b", "c"}
+    with database.writing() as connection:
+        mark_run_ended(connection, "run_1", NOW)
+    assert living(database) == {"b", "c"}
 
 
 def test_nothing_is_closed_before_all_that_the_process_wrote_has_its_place(database):

@@ -56,7 +56,7 @@ def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
     side.add("1")
     locker.residents[SITA] = "ref-1"
     with side.database.writing() as connection:
-        register_process(connection, "web", "host", now_us())
+        register_process(connection, "web", "run", 1, now_us())
         begun = {"phase": "attempt", "action": "read", "outcome": "allowed", "open": True, "uri": "in.x-INC-1"}
         append_events(connection, [encode_event({**begun, "read_id": uuid7(), "process": "web"}, now_us())])
     url = side.database.url.render_as_string(hide_password=False)

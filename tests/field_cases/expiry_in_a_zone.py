@@ -47,7 +47,7 @@ def answers_of_a_node(folder: Path, database_url: str, zone: str) -> dict[str, o
     clock = [now_us()]
     node = replace(build_node(folder), clock=lambda: clock[0])
     with node.database.writing() as connection:
-        register_process(connection, "process-1", "tests", now_us())
+        register_process(connection, "process-1", "tests", 1, now_us())
     found: dict[str, object] = {}
     with serving(build_web(node, "process-1")) as url, httpx.Client(base_url=url, timeout=20) as http:
         for name, end in ends.items():

@@ -90,7 +90,7 @@ def joined_node(folder: Path, database_url: str, **settings: Any) -> Iterator[Jo
     served = make_node(folder, database_url, **settings)
     locker = Locker(ISS)
     with served.node.database.writing() as connection:
-        register_process(connection, "process-1", "tests", now_us())
+        register_process(connection, "process-1", "tests", 1, now_us())
         parameters = ({"name": "number", "label": "Number", "required": True},)
         catalogue.add_doc_type(connection, DocTypeRecord(ISSUER, "INCOM", "Income", parameters), now_us())
         connection.execute(update(LockerRow).values(jwks=locker.jwks()))
