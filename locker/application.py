@@ -19,6 +19,7 @@ from locker.http.handlers.oauth import TokenHandlers
 from locker.http.handlers.operation import OperationHandlers
 from locker.http.handlers.records import RecordHandlers
 from locker.http.handlers.residents import ResidentHandlers, issue_one
+from locker.key_publication import KeyPublication
 from locker.nodes import outbound_limits, private_networks
 from locker.services.tickets import Outcome, TicketRequest
 from locker.wiring import Locker
@@ -43,6 +44,7 @@ def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
         raise SpecificationError("the paths marked x-plane: delivery are not those that the data plane answers")
     registry = CollectorRegistry()
     office = BatchWorker[TicketRequest, list[Outcome]]("tickets", services.tickets.issue, limit=BATCH)
+    publication = KeyPublication(settings.keys_path, locker.keys, locker.clock)
     handlers = (
         NodeHandlers(services.directory, services.links, locker.clock),
         TokenHandlers(services.tokens, locker.clock),
@@ -50,8 +52,8 @@ def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
         ConsentHandlers(services.consents),
         RecordHandlers(services.revocations, services.records, services.grants, locker.clock),
         OperationHandlers(
-            iss=settings.base_url, name=settings.name, keys=locker.keys, specification=specification,
-            registry=registry, checks=locker.readiness.checks,
+            iss=settings.base_url, name=settings.name, keys=publication,
+            specification=specification, registry=registry, checks=locker.readiness.checks,
         ),
     )  # fmt: skip
     control = create_control_app(

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from locker.application import build_app
 from locker.config import load_settings
+from locker.key_publication import end_when_revoked
 from locker.logs import configure_logging
 from locker.wiring import build_locker
 from node.web.processes import child_sockets, end_with_parent
@@ -24,6 +25,7 @@ def main() -> None:
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)
+    end_when_revoked(settings.keys_path, locker.keys)
     server = ServerSettings(
         certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
         private_key=settings.path(settings.tls_key) if settings.tls_key else None,

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,28 +14,26 @@ import click
 from locker.config import (
     SETTINGS_FILE,
     Settings,
-    SettingsRefused,
     load_settings,
     require_fit,
     unfit_for_production,
 )
-from locker.db.migration import SchemaRefused, current_revision, require_current, upgrade
-from locker.db.session import Database, NotDurable
+from locker.db.migration import current_revision, require_current, upgrade
+from locker.db.session import Database
 from locker.http.handlers.answers import consent_document
-from locker.keys import KeysRefused, create_keys
+from locker.key_commands import keys, root
+from locker.keys import create_keys
 from locker.logs import configure_logging
+from locker.options import Output, plain_faults, with_options
 from locker.services.consents import STATES
 from locker.services.links import SELF_DECLARED, SOURCES, NewIdentifier
 from locker.services.principal import AUDITOR, OPERATOR, RESIDENT, Principal
 from locker.services.readiness import Check
 from locker.wiring import Locker, build_locker
-from node.contract.holders import Holder, InvalidHolder
-from node.contract.problems import ProblemError
+from node.contract.holders import Holder
 from node.contract.times import DAY, format_time
 from node.web.processes import ChildSpec, Supervisor, bind
 from node.web.production import mark_as_demo
-
-_FAULTS = (SettingsRefused, KeysRefused, SchemaRefused, NotDurable, ProblemError, InvalidHolder, ValueError, OSError)
 
 _TEMPLATE = """\
 # Settings of this locker. Each may also be given in the environment, as LOCKER_PORT for `port`.
@@ -49,47 +47,10 @@ allow_private = {allow_private}
 """
 
 
-class _Output:
-    """Prints a command's result for a person or, with ``--json``, for a program."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-
-    def show(self, document: Any, lines: Callable[[], Iterator[str]]) -> None:
-        if self.as_json:
-            click.echo(json.dumps(document, ensure_ascii=False))
-        else:
-            for line in lines():
-                click.echo(line)
-
-
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--folder`` and ``--json``."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-    return click.option(
-        "--folder",
-        type=click.Path(path_type=Path),
-        default=Path(),
-        envvar="LOCKER_FOLDER",
-        show_envvar=True,
-        help="The locker's folder; default: here.",
-    )(command)
-
-
-@contextmanager
-def _plain_faults() -> Iterator[None]:
-    """End with one sentence and status 1 for what an operator can put right."""
-    try:
-        yield
-    except _FAULTS as error:
-        text = error.detail or error.title if isinstance(error, ProblemError) else str(error)
-        raise click.ClickException(text) from error
-
-
 @contextmanager
 def _opened(folder: Path) -> Iterator[Locker]:
     """A locker whose schema is the newest."""
-    with _plain_faults():
+    with plain_faults():
         locker = build_locker(load_settings(folder))
         try:
             require_current(locker.database)
@@ -120,7 +81,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(folder: Path, as_json: bool, **values: Any) -> None:
     """Make a new locker in FOLDER: settings, keys, database, first operator token."""
-    with _plain_faults():
+    with plain_faults():
         file = folder / SETTINGS_FILE
         if file.exists():
             raise ValueError(f"{file} is there already")
@@ -146,7 +107,7 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
         yield f"Operator token, shown this once: {issued['token']}"
         yield f"Start it with: locker serve --folder {folder}"
 
-    _Output(as_json).show({"folder": str(folder.resolve()), "operator_token": issued["token"]}, lines)
+    Output(as_json).show({"folder": str(folder.resolve()), "operator_token": issued["token"]}, lines)
 
 
 def _write_private(file: Path, text: str) -> None:
@@ -156,10 +117,10 @@ def _write_private(file: Path, text: str) -> None:
 
 
 @main.command()
-@_with_options
+@with_options
 def check(folder: Path, as_json: bool) -> None:
     """Look at every setting and dependency and say in plain words what is the matter."""
-    with _plain_faults():
+    with plain_faults():
         locker = build_locker(load_settings(folder))
         try:
             unfit = [Check(key, False, text) for key, text in unfit_for_production(locker.settings)]
@@ -173,7 +134,7 @@ def check(folder: Path, as_json: bool) -> None:
         for row in checks:
             yield f"{'ok      ' if row.ok else 'FAILED  '}{row.name}: {row.detail}"
 
-    _Output(as_json).show({"ok": ok, "checks": [asdict(row) for row in checks]}, lines)
+    Output(as_json).show({"ok": ok, "checks": [asdict(row) for row in checks]}, lines)
     sys.exit(0 if ok else 1)
 
 
@@ -183,21 +144,21 @@ def db() -> None:
 
 
 @db.command("upgrade")
-@_with_options
+@with_options
 def db_upgrade(folder: Path, as_json: bool) -> None:
     """Bring the schema up to date, under a lock."""
-    with _plain_faults():
+    with plain_faults():
         database = Database(load_settings(folder).resolved_database_url)
         try:
             upgrade(database)
             revision = current_revision(database)
         finally:
             database.dispose()
-    _Output(as_json).show({"revision": revision}, lambda: iter([f"The schema is at revision {revision}."]))
+    Output(as_json).show({"revision": revision}, lambda: iter([f"The schema is at revision {revision}."]))
 
 
 @main.command()
-@_with_options
+@with_options
 def serve(folder: Path, as_json: bool) -> None:
     """Serve until told to stop: web processes, and one process for jobs."""
     with _opened(folder) as locker:
@@ -214,7 +175,7 @@ def _supervisor(settings: Settings, folder: Path, sockets: Any, as_json: bool) -
 
     def announce(urls: list[str]) -> None:
         document = {"urls": urls, "base_url": settings.base_url}
-        _Output(as_json).show(document, lambda: iter([f"The locker answers at {', '.join(urls)}"]))
+        Output(as_json).show(document, lambda: iter([f"The locker answers at {', '.join(urls)}"]))
         sys.stdout.flush()
 
     return Supervisor(
@@ -230,6 +191,10 @@ def _supervisor(settings: Settings, folder: Path, sockets: Any, as_json: bool) -
     )
 
 
+main.add_command(keys)
+main.add_command(root)
+
+
 @main.group()
 def issuer() -> None:
     """Issuers and the nodes that answer for them."""
@@ -238,16 +203,16 @@ def issuer() -> None:
 @issuer.command("add")
 @click.argument("issuer_id")
 @click.option("--name", required=True, help="The issuer's name.")
-@_with_options
+@with_options
 def issuer_add(folder: Path, as_json: bool, issuer_id: str, name: str) -> None:
     """Put an issuer into the directory before its node registers."""
     with _opened(folder) as locker:
         locker.services.directory.add_issuer(issuer_id, name, locker.clock())
-    _Output(as_json).show({"issuer": issuer_id, "state": "expected"}, lambda: iter([f"{issuer_id} is expected."]))
+    Output(as_json).show({"issuer": issuer_id, "state": "expected"}, lambda: iter([f"{issuer_id} is expected."]))
 
 
 @issuer.command("list")
-@_with_options
+@with_options
 def issuer_list(folder: Path, as_json: bool) -> None:
     """List issuers, and registrations that wait for a decision."""
     with _opened(folder) as locker:
@@ -268,7 +233,7 @@ def issuer_list(folder: Path, as_json: bool) -> None:
         for row in alerts:
             yield f"alert: node {row['node_id']}: {row['kind']} {row['detail']} at {row['at']}"
 
-    _Output(as_json).show({"issuers": issuers, "registrations": waiting, "alerts": alerts}, lines)
+    Output(as_json).show({"issuers": issuers, "registrations": waiting, "alerts": alerts}, lines)
 
 
 @issuer.command("approve")
@@ -277,7 +242,7 @@ def issuer_list(folder: Path, as_json: bool) -> None:
 @click.option("--fingerprint", required=True, help="As the department reads it out.")
 @click.option("--replace-keys", is_flag=True, help="The node has new keys: replace those it was approved with.")
 @click.option("--resume-node", is_flag=True, help="Lift the node's suspension too.")
-@_with_options
+@with_options
 def issuer_approve(
     folder: Path,
     as_json: bool,
@@ -301,25 +266,25 @@ def issuer_approve(
         yield f"Node {node_id} now answers for {issuer_id}: {', '.join(done.doc_types)}."
         yield from (f"{name} is reached with the node's new keys from now on." for name in done.rekeyed)
 
-    _Output(as_json).show(document, lines)
+    Output(as_json).show(document, lines)
 
 
 @issuer.command("reject")
 @click.argument("node_id", metavar="NODE")
 @click.option("--fingerprint", help="Reject the one registration with these keys.")
-@_with_options
+@with_options
 def issuer_reject(folder: Path, as_json: bool, node_id: str, fingerprint: str | None) -> None:
     """Drop the registrations of a node that wait for a decision."""
     with _opened(folder) as locker:
         dropped = locker.services.directory.reject(node_id, fingerprint)
     text = f"{dropped} registrations of {node_id} are dropped."
-    _Output(as_json).show({"node_id": node_id, "rejected": dropped}, lambda: iter([text]))
+    Output(as_json).show({"node_id": node_id, "rejected": dropped}, lambda: iter([text]))
 
 
 @issuer.command("suspend")
 @click.argument("issuer_id", required=False)
 @click.option("--node", "node_id", help="Suspend a whole node instead of one issuer.")
-@_with_options
+@with_options
 def issuer_suspend(folder: Path, as_json: bool, issuer_id: str | None, node_id: str | None) -> None:
     """Stop an issuer, or a whole node, at once.
 
@@ -340,7 +305,7 @@ def issuer_suspend(folder: Path, as_json: bool, issuer_id: str | None, node_id: 
         yield f"{name} is suspended as of now; tickets given under {voided} consents are void."
         yield f"Tickets for residents' own documents cannot be voided: the last one ends within {lifetime} seconds."
 
-    _Output(as_json).show({"suspended": name, "consents_voided": voided, "holder_tickets_end_within": lifetime}, lines)
+    Output(as_json).show({"suspended": name, "consents_voided": voided, "holder_tickets_end_within": lifetime}, lines)
 
 
 @main.group()
@@ -354,7 +319,7 @@ def requester() -> None:
 @click.option(
     "--jwks", type=click.Path(path_type=Path, exists=True), help="The requester's public keys; else a secret is made."
 )
-@_with_options
+@with_options
 def requester_add(folder: Path, as_json: bool, client_id: str, name: str, jwks: Path | None) -> None:
     """Register a requester; a client secret is shown this once."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}", client_id):
@@ -368,28 +333,28 @@ def requester_add(folder: Path, as_json: bool, client_id: str, name: str, jwks: 
         if secret is not None:
             yield f"Client secret, shown this once: {secret}"
 
-    _Output(as_json).show({"client_id": client_id, "client_secret": secret}, lines)
+    Output(as_json).show({"client_id": client_id, "client_secret": secret}, lines)
 
 
 @requester.command("list")
-@_with_options
+@with_options
 def requester_list(folder: Path, as_json: bool) -> None:
     """List requesters."""
     with _opened(folder) as locker:
         rows = [_readable(row) for row in locker.services.tokens.requesters()]
     text = (f"{row['client_id']}  {row['state']}  {row['authentication']}  {row['name']}" for row in rows)
-    _Output(as_json).show({"requesters": rows}, lambda: iter(text))
+    Output(as_json).show({"requesters": rows}, lambda: iter(text))
 
 
 @requester.command("suspend")
 @click.argument("client_id")
-@_with_options
+@with_options
 def requester_suspend(folder: Path, as_json: bool, client_id: str) -> None:
     """Stop a requester at once."""
     with _opened(folder) as locker:
         voided = locker.services.suspensions.requester(client_id)
     text = f"{client_id} is suspended as of now; tickets given to it under {voided} consents are void."
-    _Output(as_json).show({"suspended": client_id, "consents_voided": voided}, lambda: iter([text]))
+    Output(as_json).show({"suspended": client_id, "consents_voided": voided}, lambda: iter([text]))
 
 
 @main.group()
@@ -411,7 +376,7 @@ def resident() -> None:
 )
 @click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE[@SOURCE]", help="A fact of the profile.")
 @click.option("--days", default=30, help="How long the token is good.")
-@_with_options
+@with_options
 def resident_add(
     folder: Path,
     as_json: bool,
@@ -432,7 +397,7 @@ def resident_add(
         yield f"{name} has the account {resident_id}; {linked} documents were waiting and are linked."
         yield f"Resident token, shown this once: {issued['token']}"
 
-    _Output(as_json).show({"resident_id": resident_id, "linked": linked, **issued}, lines)
+    Output(as_json).show({"resident_id": resident_id, "linked": linked, **issued}, lines)
 
 
 def _holder(text: str) -> Holder:
@@ -457,7 +422,7 @@ def consent() -> None:
 @click.option("--state", type=click.Choice(STATES))
 @click.option("--client-id")
 @click.option("--limit", default=100, help="The newest so many.")
-@_with_options
+@with_options
 def consent_list(folder: Path, as_json: bool, state: str | None, client_id: str | None, limit: int) -> None:
     """List consents, newest first."""
     with _opened(folder) as locker:
@@ -466,12 +431,12 @@ def consent_list(folder: Path, as_json: bool, state: str | None, client_id: str 
         )
     rows = [consent_document(view) for view in views]
     text = (f"{r['consent_id']}  {r['state']}  {r['requester']['name']}  until {r['expires_at']}" for r in rows)
-    _Output(as_json).show({"consents": rows}, lambda: iter(text))
+    Output(as_json).show({"consents": rows}, lambda: iter(text))
 
 
 @consent.command("show")
 @click.argument("consent_id")
-@_with_options
+@with_options
 def consent_show(folder: Path, as_json: bool, consent_id: str) -> None:
     """Show a consent and everything that happened to it."""
     with _opened(folder) as locker:
@@ -485,17 +450,17 @@ def consent_show(folder: Path, as_json: bool, consent_id: str) -> None:
         yield f"State: {row['state']}"
         yield from (f"{event['at']}  {event['kind']}  artefact {event['artefact']}" for event in events)
 
-    _Output(as_json).show({**row, "events": events}, lines)
+    Output(as_json).show({**row, "events": events}, lines)
 
 
 @consent.command("revoke")
 @click.argument("consent_id")
-@_with_options
+@with_options
 def consent_revoke(folder: Path, as_json: bool, consent_id: str) -> None:
     """End a consent on a resident's behalf."""
     with _opened(folder) as locker:
         row = consent_document(locker.services.consents.revoke(None, consent_id))
-    _Output(as_json).show(row, lambda: iter([f"{consent_id} is revoked; tickets given under it are void."]))
+    Output(as_json).show(row, lambda: iter([f"{consent_id} is revoked; tickets given under it are void."]))
 
 
 @main.group()
@@ -507,23 +472,23 @@ def token() -> None:
 @click.argument("subject")
 @click.option("--role", type=click.Choice([AUDITOR, OPERATOR]), required=True)
 @click.option("--days", default=90, help="How long it is good.")
-@_with_options
+@with_options
 def token_create(folder: Path, as_json: bool, subject: str, role: str, days: int) -> None:
     """Make a token for SUBJECT, a name of your choice; it is shown this once."""
     with _opened(folder) as locker:
         issued = _new_token(locker, role, subject, days)
     document = {"role": role, "subject": subject, **issued}
-    _Output(as_json).show(document, lambda: iter([f"Token for {subject}, shown this once: {issued['token']}"]))
+    Output(as_json).show(document, lambda: iter([f"Token for {subject}, shown this once: {issued['token']}"]))
 
 
 @token.command("revoke")
 @click.argument("subject")
-@_with_options
+@with_options
 def token_revoke(folder: Path, as_json: bool, subject: str) -> None:
     """End all tokens of SUBJECT at once."""
     with _opened(folder) as locker:
         ended = locker.services.tokens.revoke(subject)
-    _Output(as_json).show({"ended": ended}, lambda: iter([f"{ended} tokens ended."]))
+    Output(as_json).show({"ended": ended}, lambda: iter([f"{ended} tokens ended."]))
 
 
 def _new_token(locker: Locker, role: str, subject: str, days: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from locker.config import load_settings
+from locker.key_publication import end_when_revoked
 from locker.logs import configure_logging
 from locker.wiring import Locker, build_locker
 from node.contract.problems import ProblemError
@@ -75,6 +76,7 @@ def main() -> None:
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)
+    end_when_revoked(settings.keys_path, locker.keys)
     scheduler = BlockingScheduler()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     schedule(locker, scheduler)

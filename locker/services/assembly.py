@@ -47,8 +47,9 @@ def assemble(
     """Build the services; ``check_address`` and ``ask`` are the locker's ways to the nodes."""
     iss = settings.base_url
     revocations = Revocations(
-        database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness_seconds
-    )
+        database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness_seconds,
+        revoked=keys.revoked,
+    )  # fmt: skip
     return Services(
         directory=Directory(database, iss=iss, check_address=check_address),
         suspensions=Suspensions(database, revocations, clock=clock),

@@ -127,10 +127,11 @@ class Links:
         """Open a sealed holder in memory and keep the keyed hash alone."""
         if holder is None:
             return None
-        if holder["key_id"] != self._keys.opening.kid:
+        key = self._keys.opening_key(holder["key_id"])
+        if key is None:
             raise UnacceptableContent("the holder is sealed to a key that is not this locker's")
         try:
-            clear = self._keys.opening.open(holder["sealed"], uri.key).decode("utf-8")
+            clear = key.open(holder["sealed"], uri.key).decode("utf-8")
             known = Holder.parse(holder["scheme"], clear)
         except (CannotOpen, InvalidHolder, UnicodeDecodeError):
             # The cause is cut off: a decoding error carries the bytes.

@@ -145,7 +145,7 @@ class Pulls:
         )  # fmt: skip
 
     def _open(self, sealed: str, resident_id: str) -> str:
-        return self._keys.opening.open(sealed, resident_id).decode("utf-8")
+        return self._keys.open_own(sealed, resident_id).decode("utf-8")
 
     def _exchange(
         self, search: _Search, txn: str, issuer: str, doc_type: str, parameters: Mapping[str, str]

@@ -8,8 +8,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from locker.config import Settings
 from locker.db.migration import SchemaRefused, require_current
 from locker.db.session import Database, NotDurable
-from locker.keys import KeysRefused, load_keys
+from locker.keys import KeysRefused, load_keys, load_root
 from locker.services.revocations import Revocations
+from node.contract.key_revocation import root_fingerprint
 from node.contract.times import SECOND
 
 _EARLIEST_US = 1_767_225_600 * SECOND
@@ -38,7 +39,7 @@ class Readiness:
 
     def checks(self) -> list[Check]:
         """Return every check; none raises."""
-        return [self._database_durable(), self._schema(), self._keys(), self._time(), self._page()]
+        return [self._database_durable(), self._schema(), self._keys(), self._root(), self._time(), self._page()]
 
     def _database_durable(self) -> Check:
         try:
@@ -64,6 +65,19 @@ class Readiness:
         except KeysRefused as error:
             return Check("keys", False, str(error)[:500])
         return Check("keys", True, "every key is there and readable by the service alone")
+
+    def _root(self) -> Check:
+        try:
+            root = load_root(self._settings.keys_path)
+        except KeysRefused as error:
+            return Check("root", False, str(error)[:500])
+        if root is None:
+            return Check(
+                "root", True, "there is none, so a stolen key cannot be revoked at the nodes: locker root create"
+            )
+        return Check(
+            "root", True, f"{root_fingerprint(root.key)} is published, and has revoked {len(root.revoked)} keys"
+        )
 
     def _time(self) -> Check:
         now_us = self._clock()

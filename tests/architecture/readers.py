@@ -63,6 +63,7 @@ LOCKER_READERS = {
     ("POST", "/v1/log-grants"): only("resident", "requester"),
     ("GET", "/.well-known/federated-locker"): PUBLIC,
     ("GET", "/.well-known/jwks.json"): PUBLIC,
+    ("GET", "/.well-known/revoked-keys"): PUBLIC,
     ("GET", "/healthz"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/metrics"): only("operator"),

@@ -6,8 +6,8 @@ from typing import Any
 import flask
 from prometheus_client import CollectorRegistry
 
-from locker.http.handlers.answers import Answer
-from locker.keys import LockerKeys
+from locker.http.handlers.answers import JWT, Answer
+from locker.key_publication import KeyPublication
 from locker.services.readiness import Check
 from node.web.metrics import render_metrics
 
@@ -22,7 +22,7 @@ class OperationHandlers:
         *,
         iss: str,
         name: str,
-        keys: LockerKeys,
+        keys: KeyPublication,
         specification: Mapping[str, Any],
         registry: CollectorRegistry,
         checks: Callable[[], list[Check]],
@@ -44,14 +44,18 @@ class OperationHandlers:
         }  # fmt: skip
         document = {
             "iss": self._iss, "name": self._name, "jwks_uri": f"{self._iss}/.well-known/jwks.json",
-            "encryption_keys": [self._keys.opening.public.jwk()],
+            **self._keys.described(),
             "endpoints": {name: self._iss + path for name, path in paths.items()}, "versions": ["v1"],
         }  # fmt: skip
         return document, 200, _PUBLIC_MINUTE
 
     def get_jwks(self) -> Answer:
         """Publish the signing keys; what holders' values are sealed to is in the descriptor."""
-        return self._keys.public.jwks(), 200, _PUBLIC_MINUTE
+        return self._keys.jwks(), 200, _PUBLIC_MINUTE
+
+    def get_revoked_keys(self) -> Answer:
+        """Publish the list of keys that the offline root has revoked."""
+        return self._keys.revoked_keys(), 200, {**JWT, "Cache-Control": "no-cache"}
 
     def get_health(self) -> dict[str, str]:
         """Say that the process answers."""
