@@ -20,6 +20,15 @@ class KeyFault(Exception):
     """A key file is missing, of another kind, or open to other users; the text names the file."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A key for the operator: ``kid`` is None for a secret without a public half, ``since_us`` when its file was made."""
+
+    name: str
+    kid: str | None
+    since_us: int
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class NodeKeys:
     """``docs/keys.md`` says of each: purpose, rotation, what its loss and its theft cost."""
@@ -66,6 +75,41 @@ def load_keys(folder: Path) -> NodeKeys:
         )
     except ValueError as error:
         raise KeyFault(f"a key file in {place} is damaged: {error}") from error
+
+
+def key_files(folder: Path) -> list[KeyFile]:
+    """Return what keys there are; raises KeyFault."""
+    keys, place = load_keys(folder), folder / KEY_FOLDER
+    kids = {
+        _REGISTRATION: keys.registration.kid, _CLIENT: keys.client.kid, _WAITING: keys.waiting_holders.kid,
+        _HOLDER_HASH: None, _LOG_TAG: None,
+    }  # fmt: skip
+    return [
+        KeyFile(file.partition(".")[0], kid, (place / file).stat().st_mtime_ns // 1000) for file, kid in kids.items()
+    ]
+
+
+def replace_key(folder: Path, name: str) -> NodeKeys:
+    """Put a new key in the place of ``registration``, ``client`` or ``waiting-holders``; the old one is gone.
+
+    After a crash there is one or the other. Running processes hold the old one until they are started again.
+    """
+    made = {
+        _REGISTRATION: lambda: SigningKey.generate(REGISTRATION).pem(),
+        _CLIENT: lambda: SigningKey.generate(CLIENT_ASSERTION).pem(),
+        _WAITING: lambda: OpeningKey.generate().pem(),
+    }[f"{name}.pem"]()
+    path = folder / KEY_FOLDER / f"{name}.pem"
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    _write_private(draft, made)
+    draft.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return load_keys(folder)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "issuer": ("node.cli.types:issuer", "The issuers that this node answers for."),
     "type": ("node.cli.types:doc_type", "Document types: their names, search parameters and match rules."),
     "token": ("node.cli.tokens:token", "Access tokens of people and tools at this node."),
+    "keys": ("node.cli.keys:keys", "This node's keys, and the keys of lockers that count no more."),
     "log": ("node.cli.logs:log", "Who read what, when, why and under which consent."),
     "register": (
         "node.cli.federation:register",

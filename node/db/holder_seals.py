@@ -103,6 +103,13 @@ def note_unsealed(connection: Connection, locker: LockerRow, document_ids: Seque
         connection.execute(_INSERT, rows)
 
 
+def count_waiting(connection: Connection) -> int:
+    """Return how many values wait for the first locker, sealed to the node's own key."""
+    return connection.execute(
+        select(func.count()).select_from(HolderSeal).where(HolderSeal.iss == WAITING)
+    ).scalar_one()
+
+
 def count_unsealed(connection: Connection, iss: str) -> int:
     """Return how many documents a locker cannot link to their holders until they are ingested again."""
     noted = (HolderSeal.iss == iss) & (HolderSeal.sealed == UNKNOWN)

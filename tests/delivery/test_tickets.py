@@ -218,6 +218,23 @@ def test_a_locker_key_that_was_replaced_is_followed_at_once(document):
     assert ask(document, document.ticket("1", new)).status_code == 200
 
 
+def test_a_key_that_its_root_revoked_opens_nothing_whatever_is_published(document):
+    token, renamed = document.ticket("1"), SigningKey(TICKET, document.key.key, "renamed")
+    published = KeySet([document.key.public, renamed.public]).jwks()
+    with document.node.database.writing() as connection:
+        connection.execute(update(Locker).where(Locker.iss == ISS).values(jwks=json.dumps(published)))
+    assert ask(document, token).status_code == 200
+    assert ask(document, document.ticket("1", renamed)).status_code == 200
+    document.events(expected=4)
+    with document.node.database.writing() as connection:
+        revoked = json.dumps([document.key.kid])
+        connection.execute(update(Locker).where(Locker.iss == ISS).values(revoked_keys=revoked))
+    for stolen in (token, document.ticket("1"), document.ticket("1", renamed)):
+        answer = ask(document, stolen)
+        assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (401, "invalid-credential")
+    assert {row["reason"] for row in document.events(expected=7)[4:]} == {"key-revoked"}
+
+
 def test_a_flood_hides_no_ticket_that_was_really_issued(document):
     for _ in range(25):
         httpx.get(f"{document.url}/v1/documents/{URI}")

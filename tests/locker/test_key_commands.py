@@ -1,0 +1,149 @@
+"""``locker keys`` and ``locker root``, as an operator types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from locker.cli import main
+from locker.config import load_settings
+from locker.wiring import build_locker
+from node.contract.key_revocation import root_fingerprint
+from node.contract.revocation import RevocationEntry, verify_page
+from node.contract.signing import REVOCATION, TICKET
+from node.contract.times import now_us
+
+
+def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
+    result = CliRunner().invoke(main, list(arguments), input=given, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    run("init", str(tmp_path / "l"), "--base-url", "http://locker.test", "--port", "0")
+    return tmp_path / "l"
+
+
+def asked(folder: Path, *arguments: str, **more):
+    return json.loads(run(*arguments, "--folder", str(folder), "--json", **more))
+
+
+def in_use(folder: Path, purpose: str) -> str:
+    (kid,) = [
+        row["kid"]
+        for row in asked(folder, "keys", "list")["keys"]
+        if row["purpose"] == purpose and row["state"] == "in use"
+    ]
+    return kid
+
+
+def test_keys_are_listed_rotated_and_dropped(folder: Path) -> None:
+    first = in_use(folder, "ticket")
+    listed = run("keys", "list", "--folder", str(folder))
+    assert listed.count("in use, since 2") == 6 and first in listed
+    step = asked(folder, "keys", "rotate", "ticket")
+    assert step["state"] == "published next" and step["ready_at"].endswith("Z")
+    assert "not every node need know it yet" in run("keys", "rotate", "ticket", "--folder", str(folder), code=1)
+    said = run("keys", "rotate", "ticket", "--now", "--folder", str(folder))
+    assert f"{step['kid']} is in use" in said and "Restart locker serve" in said
+    assert in_use(folder, "ticket") == step["kid"]
+    assert "is dropped" in run("keys", "drop", first, "--now", "--folder", str(folder))
+    assert "no such key" in run("keys", "drop", first, "--folder", str(folder), code=1)
+    assert "Restart locker serve" in run("keys", "rotate", "holder-opening", "--folder", str(folder))
+    said = run("keys", "rotate", "pull", "--folder", str(folder))
+    assert "nothing has to be restarted yet" in said and "5 minutes from now" in said
+    assert "never be found again" in run("keys", "rotate", "holder-reference", "--folder", str(folder), code=1)
+    run("keys", "rotate", "nonsense", "--folder", str(folder), code=2)
+    assert asked(folder, "check")["ok"]
+
+
+def test_a_root_is_made_shown_and_used(folder: Path, tmp_path: Path) -> None:
+    medium = tmp_path / "medium.pem"
+    assert "there is no root yet" in run("root", "show", "--folder", str(folder), code=1)
+    said = run("root", "create", str(medium), "--folder", str(folder), given="horse\nhorse\n")
+    shown = asked(folder, "root", "show")
+    assert shown["revoked"] == [] and shown["fingerprint"] in said
+    assert shown["fingerprint"] == root_fingerprint(build_locker(load_settings(folder)).keys.root.key)
+    (row,) = [row for row in asked(folder, "check")["checks"] if row["name"] == "root"]
+    assert row["ok"] and shown["fingerprint"] in row["detail"]
+    secret = tmp_path / "pass"
+    secret.write_text("horse\n")
+    stolen = in_use(folder, "ticket")
+    revoke = ("root", "revoke", stolen, "--root", str(medium), "--reason", "compromised", "--folder", str(folder))
+    assert "passphrase is another" in run(*revoke, given="cow\n", code=1)
+    said = run(*revoke, "--passphrase-file", str(secret))
+    assert "1 keys are revoked" in said and "A new ticket key is in use" in said
+    assert in_use(folder, "ticket") != stolen
+    assert f"revoked  {stolen}  compromised" in run("root", "show", "--folder", str(folder))
+    assert build_locker(load_settings(folder)).keys.signing[TICKET].kid == in_use(folder, "ticket")
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert "it is empty" in run(*revoke, "--passphrase-file", str(empty), code=1)
+
+
+def test_a_list_from_another_machine_is_published(folder: Path, tmp_path: Path) -> None:
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    before = (folder / "keys" / "root.json").read_bytes()
+    done = asked(folder, "root", "revoke", "x" * 43, "--unknown", "--root", str(tmp_path / "r.pem"), "--reason", "lost")
+    assert done["replaced"] == []
+    token = json.loads((folder / "keys" / "root.json").read_text())["revoked_keys"]
+    (folder / "keys" / "root.json").write_bytes(before)
+    (tmp_path / "list.jwt").write_text(token + "\n")
+    published = asked(folder, "root", "publish", str(tmp_path / "list.jwt"))
+    assert published == {**done, "address": "http://locker.test/.well-known/revoked-keys"}
+
+
+def test_a_second_root_asks_to_be_wanted(folder: Path, tmp_path: Path) -> None:
+    run("root", "create", str(tmp_path / "1.pem"), "--no-passphrase", "--folder", str(folder))
+    first = asked(folder, "root", "show")["fingerprint"]
+    again = ("root", "create", str(tmp_path / "2.pem"), "--no-passphrase", "--folder", str(folder))
+    assert "--replace" in run(*again, code=1)
+    run(*again, "--replace")
+    assert asked(folder, "root", "show")["fingerprint"] != first
+
+
+def test_pages_begin_anew_under_a_new_key_with_all_that_still_matters(folder: Path, tmp_path: Path) -> None:
+    locker = build_locker(load_settings(folder))
+    revocations = locker.services.revocations
+    with locker.database.write() as session:
+        revocations.publish(session, [RevocationEntry("a", 5), RevocationEntry("b", 6)], now_us())
+        revocations.publish(session, [RevocationEntry("a", 9)], now_us())
+    stolen = locker.keys.signing[REVOCATION].kid
+    locker.close()
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    run("root", "revoke", stolen, "--root", str(tmp_path / "r.pem"), "--reason", "compromised", "--folder", str(folder))
+    locker = build_locker(load_settings(folder))
+    revocations = locker.services.revocations
+    assert revocations.keep_fresh(now_us()), "at once, though the newest page is fresh"
+    page = verify_page(revocations.latest(), locker.keys.public)
+    assert (page.sequence, page.horizon) == (4, 4)
+    assert {(entry.consent_id, entry.void_before_us) for entry in page.entries} == {("a", 9), ("b", 6)}
+    assert not revocations.keep_fresh(now_us())
+    with locker.database.write() as session:
+        revocations.publish(session, [RevocationEntry("c", 7)], now_us())
+    page = verify_page(revocations.latest(), locker.keys.public)
+    assert (page.sequence, page.horizon, len(page.entries)) == (5, 4, 1)
+    locker.close()
+
+
+def test_a_new_beginning_takes_as_many_pages_as_it_needs(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("locker.services.revocations.MAX_ENTRIES", 2)
+    locker = build_locker(load_settings(folder))
+    with locker.database.write() as session:
+        for number in range(5):
+            locker.services.revocations.publish(session, [RevocationEntry(f"c{number}", number)], now_us())
+    stolen = locker.keys.signing[REVOCATION].kid
+    locker.close()
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    run("root", "revoke", stolen, "--root", str(tmp_path / "r.pem"), "--reason", "lost", "--folder", str(folder))
+    locker = build_locker(load_settings(folder))
+    revocations = locker.services.revocations
+    revocations.keep_fresh(now_us())
+    pages = [verify_page(revocations.page(number), locker.keys.public) for number in (7, 8, 9)]
+    assert [page.horizon for page in pages] == [7, 7, 7]
+    assert [len(page.entries) for page in pages] == [2, 2, 1]
+    assert verify_page(revocations.latest(), locker.keys.public).sequence == 9
+    locker.close()
