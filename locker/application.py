@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
+import structlog
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,18 +19,23 @@ from locker.http.handlers.nodes import NodeHandlers
 from locker.http.handlers.oauth import TokenHandlers
 from locker.http.handlers.operation import OperationHandlers
 from locker.http.handlers.records import RecordHandlers
-from locker.http.handlers.residents import ResidentHandlers, issue_one
+from locker.http.handlers.residents import ResidentHandlers
 from locker.key_publication import KeyPublication
 from locker.nodes import outbound_limits, private_networks
 from locker.services.tickets import Outcome, TicketRequest
 from locker.wiring import Locker
+from node.contract.problems import ServiceUnavailable
+from node.contract.times import MINUTE
 from node.web.batches import BatchWorker
 from node.web.middleware import WebSettings, web_stack
 from node.web.outbound import AsyncOutboundClient
 from node.web.specification import SpecificationError, load_specification, split_planes
 
+log = structlog.get_logger("locker")
+
 BATCH = 64
 STOP_SECONDS = 5.0
+FLOOD_SECONDS = 5.0
 
 
 def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
@@ -48,7 +54,7 @@ def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
     handlers = (
         NodeHandlers(services.directory, services.links, locker.clock),
         TokenHandlers(services.tokens, locker.clock),
-        ResidentHandlers(services.links, services.pulls, services.records, issue_one(services.tickets)),
+        ResidentHandlers(services.links, services.pulls, services.records),
         ConsentHandlers(services.consents),
         RecordHandlers(services.revocations, services.records, services.grants, locker.clock),
         OperationHandlers(
@@ -57,8 +63,8 @@ def build_app(locker: Locker, *, validate_responses: bool = False) -> ASGIApp:
         ),
     )  # fmt: skip
     control = create_control_app(
-        control_specification, handlers, services.tokens, clock=locker.clock, max_body=settings.max_body_bytes,
-        validate_responses=validate_responses,
+        control_specification, handlers, services.tokens, services.attempts, clock=locker.clock,
+        max_body=settings.max_body_bytes, validate_responses=validate_responses,
     )  # fmt: skip
     planes = _Planes(locker, control, office)
     web = WebSettings(
@@ -76,6 +82,7 @@ class _Planes:
         self._office = office
         self._gateway: GatewayApp | None = None
         self._client: AsyncOutboundClient | None = None
+        self._counting: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = scope.get("raw_path") or scope["path"].encode()
@@ -92,13 +99,28 @@ class _Planes:
         self._client = AsyncOutboundClient(allow_private=private_networks(settings), limits=outbound_limits(settings))
         self._gateway = GatewayApp(self._office, self._client, send_timeout=settings.send_timeout_seconds)
         self._office.start()
+        self._counting = asyncio.create_task(self._count_floods())
         await _require_answers(self)
 
     async def stop(self) -> None:
-        """Answer what waits, then close."""
+        """Answer what waits, write what was counted, then close."""
+        if self._counting is not None:
+            self._counting.cancel()
         await asyncio.to_thread(self._office.stop, STOP_SECONDS)
+        await self._write_floods(self._locker.clock() + MINUTE)
         if self._client is not None:
             await self._client.close()
+
+    async def _count_floods(self) -> None:
+        while True:
+            await asyncio.sleep(FLOOD_SECONDS)
+            await self._write_floods(self._locker.clock())
+
+    async def _write_floods(self, now_us: int) -> None:
+        try:
+            await asyncio.to_thread(self._locker.services.attempts.write_floods, now_us)
+        except ServiceUnavailable as error:  # what was counted is kept for the next time
+            log.warning("floods not written", reason=error.reason)
 
 
 class _Lifespan:

@@ -1,8 +1,8 @@
 """The locker's tables: who may do what, references to documents, consents and what was signed. Never a document's bytes.
 
 Rows that others follow take their positions from ``feed_head`` in the transaction that adds them, so positions become visible
-in order; a serial or a time would not (rows commit out of order). ``ledger`` numbers tickets, consent events and link events
-together, ``revocations`` the pages; ``links`` is only the lock under which pushed documents and residents find each other.
+in order; a serial or a time would not (rows commit out of order). ``ledger`` numbers tickets, attempts, consent events and link
+events together, ``revocations`` the pages; ``links`` is only the lock under which pushed documents and residents find each other.
 Locks are taken in the order consent, links, ledger, revocations.
 """
 
@@ -313,6 +313,34 @@ class TicketRecord(Base):
     )
 
 
+class Attempt(Base):
+    """Append-only: an attempt that has no ticket record, refused, failed or an auditor's query, durable before it is answered.
+
+    ``subject`` is whose credential it was, None for a stranger's; ``count`` makes the row that of a flood, of whatever operation.
+    """
+
+    __tablename__ = "attempt"
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    operation: Mapped[str | None] = mapped_column(String(16))
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    role: Mapped[str | None] = mapped_column(String(16))
+    subject: Mapped[str | None] = mapped_column(String(128))
+    source: Mapped[str | None] = mapped_column(String(64))
+    act: Mapped[str | None] = mapped_column(String(32))
+    uri: Mapped[str | None] = mapped_column(String(290))
+    consent_id: Mapped[str | None] = mapped_column(String(36))
+    jti: Mapped[str | None] = mapped_column(String(36))
+    query: Mapped[str | None] = mapped_column(Text)
+    count: Mapped[int | None] = mapped_column(BigInteger)
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    at_us: Mapped[int] = mapped_column(TimeUS)
+    __table_args__ = (
+        Index("ix_attempt_subject", "subject", "position"),
+        Index("ix_attempt_consent", "consent_id", "position"),
+    )
+
+
 class PullAttempt(Base):
     """A resident's search with an issuer, so that tries can be counted and bounded."""
 
@@ -325,4 +353,5 @@ class PullAttempt(Base):
     __table_args__ = (Index("ix_pull_attempt_resident", "resident_id", "issuer_key", "at_us"),)
 
 
-FEEDS = ("ledger", "links", "revocations")
+LEDGER = "ledger"
+FEEDS = (LEDGER, "links", "revocations")

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from locker.db.models import FeedHead
+from locker.db.prepared import PreparedStatement
+from node.contract.problems import ServiceUnavailable
+
+log = structlog.get_logger("locker.db")
 
 BUSY_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 30_000
@@ -72,6 +78,16 @@ class Database:
         self.engine.dispose()
 
 
+@contextmanager
+def database_faults() -> Iterator[None]:
+    """Turn a fault of the database within the block into what is answered then; raises ServiceUnavailable."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        log.error("database fault", error=type(error).__name__)
+        raise ServiceUnavailable(reason="database", headers={"Retry-After": "5"}) from error
+
+
 _ADVANCE = (
     update(FeedHead)
     .where(FeedHead.feed == bindparam("of_feed"))
@@ -79,6 +95,7 @@ _ADVANCE = (
     .returning(FeedHead.position)
     .execution_options(synchronize_session=False)
 )
+_PREPARED_ADVANCE = PreparedStatement(_ADVANCE, "count", "of_feed")
 
 
 _ISSUING = 0x69737375696E67
@@ -88,7 +105,11 @@ _ISSUING_ALONE = text("SELECT pg_advisory_xact_lock(:lock)")
 
 def advance(session: Session | Connection, feed: str, count: int = 1) -> int:
     """Lock a feed's head row, move it by ``count`` in this transaction and return the first of the positions given."""
-    return int(session.execute(_ADVANCE, {"of_feed": feed, "count": count}).scalar_one()) - count + 1
+    if isinstance(session, Connection):
+        ((position,),) = _PREPARED_ADVANCE.rows(session, count, feed)
+    else:
+        position = session.execute(_ADVANCE, {"of_feed": feed, "count": count}).scalar_one()
+    return int(position) - count + 1
 
 
 def lock_issuing(session: Session | Connection, *, alone: bool) -> None:

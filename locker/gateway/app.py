@@ -1,18 +1,24 @@
-"""The data plane's application: resolving, the access gateway, a resident's own reads."""
+"""The data plane's application: tickets, the access gateway, a resident's own reads."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
 from locker.gateway import resolve
 from locker.gateway.passage import NodeClient, Passage
-from locker.gateway.requests import consent_id, document_uri, headers_of, query_of, require_method
-from locker.gateway.resolve import Resolve
-from locker.services.tickets import GATEWAY, Granted, Outcome, TicketRequest
-from locker.services.tokens import bearer_digest
+from locker.gateway.requests import (
+    Reading,
+    consent_id,
+    document_uri,
+    headers_of,
+    query_of,
+    require_method,
+)
+from locker.gateway.resolve import OWN_PATH, RESOLVE_PATH, Office, Resolve
+from locker.services.attempts import GATEWAY, OWN, Asked
+from locker.services.tickets import ACT_GATEWAY, Granted, TicketRequest
 from node.contract.problems import ProblemError
-from node.web.batches import BatchWorker
 from node.web.problems import request_id_of, send_problem_for
 
 log = structlog.get_logger("locker.gateway")
@@ -20,6 +26,8 @@ log = structlog.get_logger("locker.gateway")
 GATEWAY_PREFIX = "/v1/gateway/documents/"
 OWN_PREFIX = "/v1/residents/me/documents/"
 METHODS = ("GET", "HEAD")
+TICKET_PATHS = (RESOLVE_PATH, OWN_PATH)
+_RAW_TICKET_PATHS = frozenset(path.encode() for path in TICKET_PATHS)
 
 
 class GatewayApp:
@@ -27,7 +35,7 @@ class GatewayApp:
 
     def __init__(
         self,
-        office: BatchWorker[TicketRequest, list[Outcome]],
+        office: Office,
         client: NodeClient,
         *,
         send_timeout: float,
@@ -41,12 +49,12 @@ class GatewayApp:
     def routes() -> frozenset[tuple[str, str]]:
         """Return (method, path template) of all that this plane answers; the specification must mark the same."""
         documents = {(method, f"{prefix}{{uri}}") for prefix in (GATEWAY_PREFIX, OWN_PREFIX) for method in METHODS}
-        return frozenset({*documents, *((method, resolve.PATH) for method in resolve.METHODS)})
+        return frozenset({*documents, *((method, path) for path in TICKET_PATHS for method in resolve.METHODS)})
 
     @staticmethod
     def owns(path: bytes) -> bool:
         """Tell whether a raw path is this plane's: whole paths, with one segment after a prefix."""
-        return path == resolve.PATH.encode() or any(
+        return path in _RAW_TICKET_PATHS or any(
             path.startswith(prefix) and len(path) > len(prefix) and b"/" not in path[len(prefix) :]
             for prefix in (GATEWAY_PREFIX.encode(), OWN_PREFIX.encode())
         )
@@ -55,8 +63,8 @@ class GatewayApp:
         """Answer one request; every failure leaves as a problem document, or as a broken connection once bytes are out."""
         path: str = scope["path"]
         try:
-            if path == resolve.PATH:
-                scope["state"]["route"] = resolve.PATH
+            if path in TICKET_PATHS:
+                scope["state"]["route"] = path
                 await self._resolve(scope, receive, send)
             else:
                 prefix = GATEWAY_PREFIX if path.startswith(GATEWAY_PREFIX) else OWN_PREFIX
@@ -70,24 +78,23 @@ class GatewayApp:
     async def _document(self, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         require_method(scope, METHODS)
         headers = headers_of(scope)
-        token_hash = bearer_digest(headers.get("authorization"))
-        try:
-            request = _request(prefix, scope, headers, token_hash)
-        except ProblemError:
-            # Who may not call learns that first, and nothing about what a good request looks like.
-            await self._office.submit(TicketRequest(token_hash, (), "" if prefix == GATEWAY_PREFIX else None))
-            raise
-        (outcome,) = await self._office.submit(request)
+        wish = _wish(prefix, scope, headers)
+        (outcome,) = await self._office.submit(wish)
         if not isinstance(outcome, Granted):
             raise outcome
-        await self._passage.pass_through(outcome, headers, prefix, scope, receive, send)
+        try:
+            await self._passage.pass_through(outcome, headers, prefix, scope, receive, send)
+        except ProblemError as error:
+            # The ticket is on record; that nothing came of it is to be, too, before it is said. Raises the error again.
+            await self._office.submit(replace(wish, fault=error, jti=outcome.jti))
 
 
-def _request(prefix: str, scope: Scope, headers: Mapping[str, str], token_hash: str) -> TicketRequest:
-    """Read a request for a document; raises BadRequest or MalformedURI."""
-    uri = document_uri(scope, prefix)
-    if prefix == GATEWAY_PREFIX:
-        under = consent_id(headers, query_of(scope, ("consent_id",)))
-        return TicketRequest(token_hash, (uri,), under, act=GATEWAY)
-    query_of(scope, ())
-    return TicketRequest(token_hash, (uri,), act=GATEWAY)
+def _wish(prefix: str, scope: Scope, headers: dict[str, str]) -> TicketRequest:
+    """Read a request for a document, its faults among it."""
+    reading = Reading(headers)
+    uri = reading.part(document_uri, scope, prefix)
+    query = reading.part(query_of, scope, ("consent_id",) if prefix == GATEWAY_PREFIX else ())
+    under = reading.part(consent_id, headers, query or {}) if prefix == GATEWAY_PREFIX else None
+    asked = Asked.by(scope, GATEWAY if prefix == GATEWAY_PREFIX else OWN)
+    uris = () if uri is None else (uri,)
+    return TicketRequest(reading.token_hash, uris, asked, under, act=ACT_GATEWAY, fault=reading.fault)

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
-from locker.services.tickets import TicketRequest
-from node.contract.problems import BadRequest, MalformedURI, MethodNotAllowed, UnsupportedMediaType
+from locker.services.tokens import bearer_digest
+from node.contract.problems import BadRequest, MalformedURI, MethodNotAllowed, ProblemError, UnsupportedMediaType
 from node.web.limits import too_large
 from node.web.strict_json import parse_json
 
@@ -20,6 +20,32 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 _URI = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}-[A-Za-z0-9]{1,32}-[A-Za-z0-9._~-]{1,128}\Z")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}\Z")
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
+
+T = TypeVar("T")
+
+
+class Reading:
+    """Reads a request part by part, on past the first fault, so that an attempt is recorded with all that was good of it."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.fault: ProblemError | None = None
+        self.token_hash = self.part(bearer_digest, headers.get("authorization")) or ""
+
+    def part(self, read: Callable[..., T], *arguments: Any) -> T | None:
+        """Return what a reader returns, None when it finds a fault."""
+        try:
+            return read(*arguments)
+        except ProblemError as error:
+            self.fault = self.fault or error
+            return None
+
+    async def awaited(self, reading: Awaitable[T]) -> T | None:
+        """Do as ``part`` for what has to be waited for."""
+        try:
+            return await reading
+        except ProblemError as error:
+            self.fault = self.fault or error
+            return None
 
 
 def require_method(scope: Scope, methods: Sequence[str]) -> None:
@@ -100,8 +126,8 @@ async def read_json(scope: Scope, headers: Mapping[str, str], receive: Receive) 
     return value
 
 
-def resolve_request(body: Mapping[str, Any], token_hash: str) -> TicketRequest:
-    """Read a request to resolve; raises BadRequest."""
+def require_wish(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a request to resolve as it came; raises BadRequest."""
     if not set(body) <= {"consent_id", "uris", "representation"} or "consent_id" not in body or "uris" not in body:
         raise BadRequest("the body has consent_id, uris and, where wanted, representation")
     uris, representation = body["uris"], body.get("representation")
@@ -111,7 +137,15 @@ def resolve_request(body: Mapping[str, Any], token_hash: str) -> TicketRequest:
         raise BadRequest("uris lists different document URIs")
     if "representation" in body and not (isinstance(representation, str) and _MEDIA_TYPE.match(representation)):
         raise BadRequest("representation is a media type")
-    return TicketRequest(token_hash, tuple(uris), require_uuid(body["consent_id"]), representation)
+    require_uuid(body["consent_id"])
+    return body
+
+
+def require_own_wish(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a request for a ticket to one's own document as it came; raises BadRequest."""
+    if set(body) != {"uri"} or not (isinstance(body["uri"], str) and _URI.match(body["uri"])):
+        raise BadRequest("the body has the document's uri")
+    return body
 
 
 async def send_json(send: Send, status: int, document: Any) -> None:

@@ -7,26 +7,23 @@ from typing import Any
 
 import connexion
 import flask
-import structlog
 from connexion.middleware import MiddlewarePosition
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import Resolver
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
-from locker.http.authorization import Authenticator, Authorization
-from node.contract.problems import ServiceUnavailable
+from locker.db.session import database_faults
+from locker.http.authorization import Authenticator, Authorization, QueryLog
 from node.web.bodies import validator_map
 from node.web.refusals import answer_refusals
 from node.web.specification import METHODS, Operation, SpecificationError, operations
-
-log = structlog.get_logger("locker.http")
 
 
 def create_control_app(
     specification: Mapping[str, Any],
     handlers: Iterable[object],
     authenticator: Authenticator,
+    log: QueryLog,
     *,
     clock: Callable[[], int],
     max_body: int,
@@ -49,6 +46,7 @@ def create_control_app(
         MiddlewarePosition.BEFORE_SECURITY,
         operations=listed,
         authenticator=authenticator,
+        log=log,
         clock=clock,
     )
     application: ASGIApp = app
@@ -81,11 +79,8 @@ def _guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(handler)
     def call(*arguments: Any, **named: Any) -> Any:
-        try:
+        with database_faults():
             answer = handler(*arguments, **named)
-        except SQLAlchemyError as error:
-            log.error("database fault", operation=handler.__name__, error=type(error).__name__)
-            raise ServiceUnavailable(reason="database", headers={"Retry-After": "5"}) from error
         if isinstance(answer, flask.Response):
             return answer
         body, status, headers = answer if isinstance(answer, tuple) else (answer, 200, {})

@@ -3,20 +3,25 @@
 It stands inside Connexion after its routing, so that the operation is known, and before its checks of parameters and body, so
 that nobody without a credential learns anything from them. Connexion gets a copy of the specification without ``security``:
 two places that decide who may call would sooner or later decide differently.
+
+Whoever queries the records leaves a row among them, written before the answer leaves; so does whoever may not.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from locker.db.session import database_faults
+from locker.services.attempts import LOG_QUERY, Asked
 from locker.services.principal import Principal
 from locker.services.tokens import APPLICANT
-from node.contract.problems import Forbidden, NotFound, ProblemError, ServiceUnavailable
+from node.contract.problems import BadRequest, Forbidden, InternalError, NotFound, ProblemError
 from node.web.problems import request_id_of, send_problem_for
+from node.web.refusals import as_refusal
 from node.web.specification import Operation
 
 log = structlog.get_logger("locker.http")
@@ -24,8 +29,8 @@ log = structlog.get_logger("locker.http")
 PUBLIC = "public"
 APPLICANT_OPERATIONS = frozenset({"get_registration"})
 """What a node may call while it waits for approval."""
-RECORDED = frozenset({"log.query"})
-"""Audit actions that this plane writes to the service's log; reads and searches have rows of their own."""
+RECORDED = frozenset({LOG_QUERY})
+"""Audit actions that are recorded here; tickets, reads and searches have rows of their own."""
 
 
 class Authenticator(Protocol):
@@ -33,6 +38,16 @@ class Authenticator(Protocol):
 
     def authenticate(self, authorization: str | None, now_us: int) -> Principal:
         """Return the holder; raises MissingCredential or InvalidCredential."""
+
+
+class QueryLog(Protocol):
+    """Records what is refused and what is queried."""
+
+    def refused(self, asked: Asked, authorization: str | None, error: ProblemError) -> ProblemError:
+        """Record a refused attempt and return what to answer."""
+
+    def queried(self, asked: Asked, principal: Principal, query: Mapping[str, str], fault: ProblemError | None) -> None:
+        """Record a query; raises ServiceUnavailable."""
 
 
 class Authorization:
@@ -44,11 +59,13 @@ class Authorization:
         *,
         operations: Iterable[Operation],
         authenticator: Authenticator,
+        log: QueryLog,
         clock: Callable[[], int],
     ) -> None:
         self._app = app
         self._operations = {operation.operation_id: operation for operation in operations}
         self._authenticator = authenticator
+        self._log = log
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,12 +84,36 @@ class Authorization:
             caller = await asyncio.to_thread(self._admit, operation, authorization_of(scope))
         except ProblemError as error:
             log.info("refused", operation=operation.operation_id, reason=error.reason, request_id=request_id_of(scope))
+            if operation.audit in RECORDED:
+                asked = Asked.by(scope, operation.audit)
+                error = await asyncio.to_thread(self._log.refused, asked, authorization_of(scope), error)
             return await send_problem_for(scope, send, error)
-        if operation.audit in RECORDED:
-            log.info(operation.audit, operation=operation.operation_id, subject=caller.subject if caller else None)
         # Connexion hands this dictionary's members to the handlers that have a parameter of their name.
         scope.setdefault("extensions", {}).setdefault("connexion_context", {})["caller"] = caller
+        if operation.audit in RECORDED and caller is not None:
+            return await self._recorded(Asked.by(scope, operation.audit), caller, scope, receive, send)
         return await self._app(scope, receive, send)
+
+    async def _recorded(self, asked: Asked, caller: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a query of the records, whose own row is durable before the answer leaves."""
+        answer: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            answer.append(message)
+
+        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        try:
+            await self._app(scope, receive, hold)
+        except Exception as error:  # Connexion's refusals among them, which are answered further out
+            fault = as_refusal(error, has_credential=True) or InternalError()
+            await asyncio.to_thread(self._log.queried, asked, caller, query, fault)
+            raise
+        try:
+            await asyncio.to_thread(self._log.queried, asked, caller, query, _fault(answer[0]["status"]))
+        except ProblemError as error:
+            return await send_problem_for(scope, send, error)
+        for message in answer:
+            await send(message)
 
     def _operation(self, scope: Scope) -> Operation | None:
         routing: dict[str, Any] = scope.get("extensions", {}).get("connexion_routing", {})
@@ -81,15 +122,19 @@ class Authorization:
     def _admit(self, operation: Operation, authorization: str | None) -> Principal | None:
         if PUBLIC in operation.roles:
             return None
-        try:
+        with database_faults():
             caller = self._authenticator.authenticate(authorization, self._clock())
-        except SQLAlchemyError as error:
-            log.error("database fault", error=type(error).__name__)
-            raise ServiceUnavailable(reason="database", headers={"Retry-After": "5"}) from error
         waiting = caller.role == APPLICANT and operation.operation_id in APPLICANT_OPERATIONS
         if caller.role not in operation.roles and not waiting:
             raise Forbidden(reason="role-not-allowed")
         return caller
+
+
+def _fault(status: int) -> ProblemError | None:
+    """Return why a query was not answered, as far as its status tells."""
+    if status < 400:
+        return None
+    return BadRequest() if status < 500 else InternalError()
 
 
 def authorization_of(scope: Scope) -> str | None:

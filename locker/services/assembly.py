@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from locker.config import Settings
 from locker.db.session import Database
 from locker.keys import LockerKeys
+from locker.services.attempts import Attempts
 from locker.services.consents import Consents
 from locker.services.directory import Directory
 from locker.services.grants import LogGrants
@@ -29,6 +30,7 @@ class Services:
     links: Links
     consents: Consents
     revocations: Revocations
+    attempts: Attempts
     tickets: Tickets
     pulls: Pulls
     grants: LogGrants
@@ -50,6 +52,7 @@ def assemble(
         database, iss=iss, key=keys.signing[REVOCATION], freshness=settings.revocation_freshness_seconds,
         revoked=keys.revoked,
     )  # fmt: skip
+    attempts = Attempts(database, clock)
     return Services(
         directory=Directory(database, iss=iss, check_address=check_address),
         suspensions=Suspensions(database, revocations, clock=clock),
@@ -61,8 +64,10 @@ def assemble(
             database, revocations, iss=iss, key=keys.signing[CONSENT], max_days=settings.consent_max_days, clock=clock
         ),
         revocations=revocations,
+        attempts=attempts,
         tickets=Tickets(
-            database, iss=iss, key=keys.signing[TICKET], lifetime=settings.ticket_lifetime_seconds, clock=clock
+            database, attempts, iss=iss, key=keys.signing[TICKET], lifetime=settings.ticket_lifetime_seconds,
+            clock=clock,
         ),
         pulls=Pulls(database, keys, ask, iss=iss, per_hour=settings.pulls_per_hour, clock=clock),
         grants=LogGrants(database, iss=iss, key=keys.signing[LOG_GRANT]),

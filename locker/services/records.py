@@ -1,14 +1,17 @@
-"""What can be checked afterwards: ticket records for auditors, and a resident's own activity. Both are paged by position."""
+"""What can be checked afterwards: ticket records and attempts for auditors, a resident's own activity. All are paged by position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from locker.db.models import Alert, Client, ConsentEvent, LinkEvent, TicketRecord
+from locker.db.models import LEDGER, Alert, Attempt, Client, ConsentEvent, LinkEvent, TicketRecord
 from locker.db.session import Database, head
+from locker.services.attempts import ALLOWED, GATEWAY, OWN, RESOLVE
+from locker.services.principal import REQUESTER, RESIDENT
+from node.contract.tickets import BASIS_CONSENT, BASIS_HOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,19 @@ class Window:
     from_us: int | None = None
     to_us: int | None = None
     until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFilter:
+    """Which attempts are wanted; None is no limit. ``subject`` is a client id, a resident's id or the name of a token."""
+
+    operation: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    subject: str | None = None
+    uri: str | None = None
+    consent_id: str | None = None
+    request_id: str | None = None
 
 
 class Records:
@@ -48,6 +64,18 @@ class Records:
             rows = session.scalars(query).all()
         return list(rows[: window.limit]), _next(rows, window)
 
+    def attempts(self, window: Window, wanted: AttemptFilter) -> tuple[list[dict[str, Any]], int | None]:
+        """Return one page of all attempts in the order of recording, tickets among them, and where to go on.
+
+        Both kinds share one numbering, see ``activity``.
+        """
+        with self._database.read() as session:
+            window = replace(window, until=head(session, LEDGER))
+            rows = [*_refused_attempts(session, window, wanted), *_allowed_attempts(session, window, wanted)]
+        rows.sort(key=lambda row: int(row["position"]))
+        page = rows[: window.limit]
+        return page, page[-1]["position"] if len(rows) > window.limit else None
+
     def activity(self, resident_id: str, window: Window) -> tuple[list[dict[str, Any]], int | None]:
         """Return one page of what happened with a resident's documents, oldest first, and where to go on.
 
@@ -55,7 +83,7 @@ class Records:
         between the three queries are left for the next page.
         """
         with self._database.read() as session:
-            window = replace(window, until=head(session, "ledger"))
+            window = replace(window, until=head(session, LEDGER))
             rows = [
                 *_tickets_of(session, resident_id, window),
                 *_consent_events_of(session, resident_id, window),
@@ -90,6 +118,56 @@ def _windowed(query: Select[Any], model: Any, time: Any, window: Window) -> Sele
 
 def _next(rows: Sequence[TicketRecord], window: Window) -> int | None:
     return rows[window.limit - 1].position if len(rows) > window.limit else None
+
+
+_BY_OPERATION: dict[str, ColumnElement[bool]] = {
+    RESOLVE: (TicketRecord.basis == BASIS_CONSENT) & TicketRecord.act.is_(None),
+    GATEWAY: (TicketRecord.basis == BASIS_CONSENT) & TicketRecord.act.is_not(None),
+    OWN: TicketRecord.basis == BASIS_HOLDER,
+}
+
+
+def _refused_attempts(session: Session, window: Window, wanted: AttemptFilter) -> list[dict[str, Any]]:
+    """Return the attempts that have no ticket."""
+    if wanted.outcome == ALLOWED:
+        return []
+    query = _windowed(select(Attempt), Attempt, Attempt.at_us, window)
+    for name in ("operation", "outcome", "reason", "subject", "consent_id", "request_id"):
+        if getattr(wanted, name) is not None:
+            query = query.where(getattr(Attempt, name) == getattr(wanted, name))
+    if wanted.uri is not None:
+        query = query.where(func.lower(Attempt.uri) == wanted.uri.lower())
+    names = Attempt.__table__.columns.keys()
+    return [{name: getattr(row, name) for name in names} for row in session.scalars(query)]
+
+
+def _allowed_attempts(session: Session, window: Window, wanted: AttemptFilter) -> list[dict[str, Any]]:
+    """Return the attempts that have one, as their ticket records tell of them."""
+    elsewhere = wanted.reason is not None or wanted.request_id is not None  # what no ticket record has
+    if elsewhere or wanted.outcome not in (None, ALLOWED) or wanted.operation not in (None, *_BY_OPERATION):
+        return []
+    query = _windowed(select(TicketRecord), TicketRecord, TicketRecord.issued_us, window)
+    if wanted.operation is not None:
+        query = query.where(_BY_OPERATION[wanted.operation])
+    if wanted.subject is not None:
+        requester = (TicketRecord.basis == BASIS_CONSENT) & (TicketRecord.client_id == wanted.subject)
+        resident = (TicketRecord.basis == BASIS_HOLDER) & (TicketRecord.resident_id == wanted.subject)
+        query = query.where(requester | resident)
+    if wanted.consent_id is not None:
+        query = query.where(TicketRecord.consent_id == wanted.consent_id)
+    if wanted.uri is not None:
+        query = query.where(func.lower(TicketRecord.uri) == wanted.uri.lower())
+    return [_allowed(row) for row in session.scalars(query)]
+
+
+def _allowed(row: TicketRecord) -> dict[str, Any]:
+    own = row.basis == BASIS_HOLDER
+    return {
+        "position": row.position, "at_us": row.issued_us, "outcome": ALLOWED,
+        "operation": OWN if own else RESOLVE if row.act is None else GATEWAY,
+        "role": RESIDENT if own else REQUESTER, "subject": row.resident_id if own else row.client_id, "act": row.act,
+        "uri": row.uri, "consent_id": row.consent_id, "jti": row.jti,
+    }  # fmt: skip
 
 
 def _tickets_of(session: Session, resident_id: str, window: Window) -> list[dict[str, Any]]:

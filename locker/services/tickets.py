@@ -1,54 +1,88 @@
-"""Issuing tickets: who asks, what they may have, and the record that is durable before a ticket leaves.
+"""Issuing tickets: who asks, what they may have, and the record that is durable before a ticket or a refusal leaves.
 
 All requests that wait are answered in one transaction. It reads the consents under a shared lock and only then the clock,
 so a change to a consent (which locks the row before it reads the clock) voids every ticket from before it and none after.
 Tokens, clients, issuers and nodes are read in the same transaction, under the lock that a suspension holds alone: suspending
-one of them acts at once, and finds every ticket from before recorded (see ``suspensions``).
+one of them acts at once, and finds every ticket from before recorded (see ``suspensions``). The same transaction records what
+it refuses (see ``attempts``), requests that were at fault before they came here among it.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from locker.db.models import AccessToken, Consent, ConsentItem, DocType, Issuer, Link, Node, TicketRecord
-from locker.db.session import Database, advance, lock_issuing
+from locker.db.models import LEDGER, Consent, ConsentItem, DocType, Issuer, Link, Node, TicketRecord
+from locker.db.prepared import PreparedInsert, PreparedSelect
+from locker.db.session import Database, advance, database_faults, lock_issuing
+from locker.services.attempts import OWN, Asked, AttemptRow, Attempts, write_attempts
 from locker.services.directory import APPROVED
 from locker.services.links import ACTIVE
 from locker.services.principal import REQUESTER, RESIDENT, Principal
-from locker.services.tokens import TOKEN_QUERY, principal_of
+from locker.services.tokens import Caller, callers_of, principal_of
 from node.contract.identifiers import uuid7
 from node.contract.problems import ConsentRequired, DocumentNotFound, Forbidden, OutOfScope, ProblemError
 from node.contract.signing import TICKET, SigningKey
 from node.contract.tickets import BASIS_CONSENT, BASIS_HOLDER, Ticket, issue_ticket
 from node.contract.times import SECOND
 
-_Row = Any  # a row of one of the queries below
-
-GATEWAY = "gateway"
+ACT_GATEWAY = "gateway"
 OWN_PURPOSE = "own"
 
-_LINK = (
-    Link.uri_key, Link.uri, Link.issuer, Link.doc_type, Link.doc_id, Link.state.label("link_state"), Link.resident_id,
-    Link.holder_ref, Link.node_id, Issuer.state.label("issuer_state"), Issuer.node_id.label("issuer_node"),
-    Node.state.label("node_state"), Node.base_url, DocType.doc_type_key,
-)  # fmt: skip
+
+class _Link(NamedTuple):
+    """A document with its issuer and node as they stand, and what a consent says of it; in the order of ``_LINK``."""
+
+    uri_key: str
+    uri: str
+    issuer: str
+    doc_type: str
+    doc_id: str
+    link_state: str
+    resident_id: str
+    holder_ref: str
+    node_id: str
+    issuer_state: str
+    issuer_node: str | None
+    node_state: str
+    base_url: str
+    doc_type_key: str | None
+    consent_id: str | None = None
+    representations: str | None = None
+
+
+class _Consent(NamedTuple):
+    """A consent as it stands; in the order of ``_CONSENTS``."""
+
+    consent_id: str
+    resident_id: str
+    client_id: str
+    state: str
+    purpose: str
+    once: bool
+    artefact_digest: str
+    expires_us: int
+    void_before_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class TicketRequest:
     """A wish for tickets by the holder of an access token: under a consent, or for one's own documents without one.
 
-    With no URIs it only asks whether the token may be used so.
+    ``fault`` is what was found wrong before it came here: it is refused with that, unless its caller may not ask at all, who
+    learns only that. ``jti`` says that the fault came after a ticket was given.
     """
 
     token_hash: str
     uris: tuple[str, ...]
+    asked: Asked
     consent_id: str | None = None
     representation: str | None = None
     act: str | None = None
+    fault: ProblemError | None = None
+    jti: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +94,30 @@ class Granted:
     base_url: str
     ticket: str
     expires_us: int
+    jti: str
 
 
 Outcome = Granted | ProblemError
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the requests of a batch are decided on, read under its locks."""
+
+    callers: Mapping[str, Caller]
+    consents: Mapping[str, _Consent]
+    items: Mapping[tuple[str | None, str], _Link]
+    own: Mapping[str, _Link]
+    now_us: int
+
+
 @dataclass(slots=True)
 class _Plan:
-    """What one transaction has decided so far: outcomes by request, and tickets still to be signed."""
+    """What one transaction has decided so far: outcomes by request, tickets still to be signed, rows still to be written."""
 
     outcomes: list[list[Outcome | Ticket] | ProblemError] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,27 +125,34 @@ class Tickets:
     """The only signer of tickets."""
 
     def __init__(
-        self, database: Database, *, iss: str, key: SigningKey, lifetime: int, clock: Callable[[], int]
+        self,
+        database: Database,
+        attempts: Attempts,
+        *,
+        iss: str,
+        key: SigningKey,
+        lifetime: int,
+        clock: Callable[[], int],
     ) -> None:
         """``lifetime`` is in seconds."""
         if key.typ != TICKET:
             raise ValueError("not a ticket key")
         self._database = database
+        self._attempts = attempts
         self._iss = iss
         self._key = key
         self._lifetime = lifetime
         self._clock = clock
 
     def issue(self, requests: list[TicketRequest]) -> Sequence[list[Outcome] | BaseException]:
-        """Answer all waiting requests: per request an outcome for each URI, or the problem of the whole request."""
-        with self._database.write_connection() as connection:
+        """Answer all waiting requests: per request an outcome for each URI, or the problem of the whole request.
+
+        Raises ServiceUnavailable when nothing can be recorded, and so nothing answered.
+        """
+        with database_faults(), self._database.write_connection() as connection:
             lock_issuing(connection, alone=False)
             plan = self._decide(connection, requests)
-            if plan.records:
-                first = advance(connection, "ledger", len(plan.records))
-                for position, record in enumerate(plan.records, first):
-                    record["position"] = position
-                connection.execute(_RECORD, plan.records)
+            _write(connection, plan)
         return [self._sign(outcomes, plan) for outcomes in plan.outcomes]
 
     def _sign(self, outcomes: list[Outcome | Ticket] | ProblemError, plan: _Plan) -> list[Outcome] | BaseException:
@@ -109,69 +163,86 @@ class Tickets:
 
     def _granted(self, ticket: Ticket, base_url: str) -> Granted:
         uri = f"{ticket.issuer}-{ticket.doc_type}-{ticket.doc_id}"
-        return Granted(uri, ticket.aud, base_url, issue_ticket(ticket, self._key), ticket.exp * SECOND)
+        return Granted(uri, ticket.aud, base_url, issue_ticket(ticket, self._key), ticket.exp * SECOND, ticket.jti)
 
     def _decide(self, connection: Connection, requests: Sequence[TicketRequest]) -> _Plan:
-        callers = _callers(connection, {request.token_hash for request in requests})
-        consents = _consents(connection, {request.consent_id for request in requests if request.consent_id})
-        items = _items(connection, requests, consents)
-        links = _own_links(connection, [request for request in requests if request.consent_id is None])
-        now_us = self._clock()  # after the consents are locked, see above
-        plan = _Plan()
+        facts, plan = self._read(connection, requests), _Plan()
         for request in requests:
             try:
-                principal = principal_of(callers.get(request.token_hash), now_us)
-                if request.consent_id is None:
-                    outcomes = self._own(plan, request, principal, links, now_us)
-                else:
-                    outcomes = self._consented(
-                        connection, plan, request, principal, consents.get(request.consent_id), items, now_us
-                    )
-                plan.outcomes.append(outcomes)
+                outcomes = self._outcomes(connection, plan, request, facts)
             except ProblemError as error:
-                plan.outcomes.append(error)
+                plan.outcomes.append(self._refused(plan, request, facts, error, request.uris))
+            else:
+                for uri, outcome in zip(request.uris, outcomes, strict=True):
+                    if isinstance(outcome, ProblemError):
+                        self._refused(plan, request, facts, outcome, (uri,))
+                plan.outcomes.append(outcomes)
         return plan
 
-    def _own(
-        self, plan: _Plan, request: TicketRequest, principal: Principal, links: Mapping[str, _Row], now_us: int
+    def _read(self, connection: Connection, requests: Sequence[TicketRequest]) -> _Facts:
+        callers = callers_of(connection, {request.token_hash for request in requests})
+        consents = _consents(connection, {request.consent_id for request in requests if request.consent_id})
+        items = _items(connection, requests, consents)
+        own = _own_links(connection, [request for request in requests if request.asked.operation == OWN])
+        return _Facts(callers, consents, items, own, self._clock())  # after the consents are locked, see above
+
+    def _refused(
+        self, plan: _Plan, request: TicketRequest, facts: _Facts, error: ProblemError, uris: Sequence[str]
+    ) -> ProblemError:
+        """Plan the rows of a refusal and return what is answered."""
+        answer, rows = self._attempts.refuse(
+            request.asked, facts.callers.get(request.token_hash), error, facts.now_us, uris=uris, act=request.act,
+            consent_id=request.consent_id, jti=request.jti,
+        )  # fmt: skip
+        plan.attempts += rows
+        return answer
+
+    def _outcomes(
+        self, connection: Connection, plan: _Plan, request: TicketRequest, facts: _Facts
     ) -> list[Outcome | Ticket]:
-        if principal.role != RESIDENT:
+        if request.fault is not None and (request.jti or not request.token_hash):
+            raise request.fault
+        principal = principal_of(facts.callers.get(request.token_hash), facts.now_us)
+        own = request.asked.operation == OWN
+        if own and principal.role != RESIDENT:
             raise Forbidden("only a resident reads on the basis of being the holder")
+        if not own and principal.role != REQUESTER:
+            raise Forbidden("only a requester reads under a consent")
+        if request.fault is not None:
+            raise request.fault
+        if own:
+            return self._own(plan, request, principal, facts)
+        return self._consented(connection, plan, request, principal, facts)
+
+    def _own(self, plan: _Plan, request: TicketRequest, principal: Principal, facts: _Facts) -> list[Outcome | Ticket]:
         outcomes: list[Outcome | Ticket] = []
         for uri in request.uris:
-            link = links.get(uri.lower())
+            link = facts.own.get(uri.lower())
             if link is None or link.resident_id != principal.subject or link.link_state != ACTIVE:
                 outcomes.append(DocumentNotFound())
             elif not _in_scope(link):
                 outcomes.append(OutOfScope())
             else:
-                ticket = self._ticket(link, request, link.holder_ref, None, now_us, now_us + self._lifetime * SECOND)
+                ends_us = facts.now_us + self._lifetime * SECOND
+                ticket = self._ticket(link, request, link.holder_ref, None, facts.now_us, ends_us)
                 outcomes.append(_recorded(plan, ticket, link))
         return outcomes
 
     def _consented(
-        self,
-        connection: Connection,
-        plan: _Plan,
-        request: TicketRequest,
-        principal: Principal,
-        consent: _Row | None,
-        items: Mapping[tuple[str, str], _Row],
-        now_us: int,
+        self, connection: Connection, plan: _Plan, request: TicketRequest, principal: Principal, facts: _Facts
     ) -> list[Outcome | Ticket]:
-        if principal.role != REQUESTER:
-            raise Forbidden("only a requester reads under a consent")
-        refusal = _refusal(consent, principal, now_us)
+        consent = facts.consents.get(request.consent_id or "")
+        refusal = _refusal(consent, principal, facts.now_us)
         if refusal is not None or consent is None:
             return [refusal or ConsentRequired() for _ in request.uris]
         outcomes: list[Outcome | Ticket] = []
         for uri in request.uris:
-            item = items.get((consent.consent_id, uri.lower()))
+            item = facts.items.get((consent.consent_id, uri.lower()))
             problem = _item_refusal(item, consent, request.representation)
             if problem is not None or item is None:
                 outcomes.append(problem or ConsentRequired())
                 continue
-            issued_us = max(now_us, consent.void_before_us + 1)
+            issued_us = max(facts.now_us, consent.void_before_us + 1)
             ends_us = min(issued_us + self._lifetime * SECOND, consent.expires_us)
             if ends_us // SECOND <= issued_us // SECOND:  # tickets end at whole seconds, and never after their consent
                 outcomes.append(ConsentRequired("the consent has expired", reason="expired"))
@@ -180,15 +251,15 @@ class Tickets:
             if not consent.once or _use(connection, ticket, item):
                 outcomes.append(_recorded(plan, ticket, item))
             else:
-                outcomes.append(self._again(connection, plan, request, consent, item, now_us))
+                outcomes.append(self._again(connection, plan, request, consent, item, facts.now_us))
         return outcomes
 
     def _ticket(
         self,
-        link: _Row,
+        link: _Link,
         request: TicketRequest,
         client_id: str,
-        consent: _Row | None,
+        consent: _Consent | None,
         issued_us: int,
         ends_us: int,
     ) -> Ticket:
@@ -211,12 +282,12 @@ class Tickets:
         connection: Connection,
         plan: _Plan,
         request: TicketRequest,
-        consent: _Row,
-        item: _Row,
+        consent: _Consent,
+        item: _Link,
         now_us: int,
     ) -> Outcome | Ticket:
         """The gateway goes on with the one ticket of a consent for once: HEAD, ranges and retries are one reading."""
-        if request.act == GATEWAY:
+        if request.act == ACT_GATEWAY:
             used = select(ConsentItem.used_jti).where(
                 ConsentItem.consent_id == consent.consent_id, ConsentItem.uri_key == item.uri_key
             )
@@ -227,12 +298,12 @@ class Tickets:
                 return ConsentRequired("this consent was good for one ticket, which is being issued", reason="spent")
             alive = record.expires_us > now_us and record.issued_us > consent.void_before_us
             # A ticket is for the node that it names; the document may have moved to another since.
-            if record.act == GATEWAY and alive and record.node_id == item.node_id:
+            if record.act == ACT_GATEWAY and alive and record.node_id == item.node_id:
                 plan.places[item.node_id] = item.base_url
                 return self._from_record(record, item)
         return ConsentRequired("this consent was good for one ticket, which has been issued", reason="spent")
 
-    def _from_record(self, record: _Row, link: _Row) -> Ticket:
+    def _from_record(self, record: Any, link: _Link) -> Ticket:
         reps = None if record.representations is None else tuple(json.loads(record.representations))
         return Ticket(
             iss=self._iss, aud=record.node_id, client_id=record.client_id, act=record.act, issuer=link.issuer,
@@ -243,76 +314,87 @@ class Tickets:
         )  # fmt: skip
 
 
-# What every batch runs is built once: building a statement costs more than running it.
-_RECORD = insert(TicketRecord)
-_CALLERS = TOKEN_QUERY.where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True)))
-_CONSENTS = (
+# What every batch runs is written once, and kept as the driver's text.
+_LINK = (
+    Link.uri_key, Link.uri, Link.issuer, Link.doc_type, Link.doc_id, Link.state, Link.resident_id, Link.holder_ref,
+    Link.node_id, Issuer.state, Issuer.node_id, Node.state, Node.base_url, DocType.doc_type_key,
+)  # fmt: skip
+_RECORD = PreparedInsert(insert(TicketRecord), *TicketRecord.__table__.columns.keys())
+_CONSENTS = PreparedSelect(
     select(
         Consent.consent_id, Consent.resident_id, Consent.client_id, Consent.state, Consent.purpose, Consent.once,
         Consent.artefact_digest, Consent.expires_us, Consent.void_before_us,
     )
     .where(Consent.consent_id.in_(bindparam("ids", expanding=True)))
     .order_by(Consent.consent_id)
-    .with_for_update(read=True)
+    .with_for_update(read=True),
+    "ids",
 )  # fmt: skip
-_LOCK_ITEMS = (
+_LOCK_ITEMS = PreparedSelect(
     select(ConsentItem.uri_key)
     .where(ConsentItem.consent_id.in_(bindparam("ids", expanding=True)))
     .order_by(ConsentItem.consent_id, ConsentItem.uri_key)
-    .with_for_update()
+    .with_for_update(),
+    "ids",
 )
 _LINK_JOIN = (
     Link.__table__.join(Issuer.__table__, Issuer.issuer_key == Link.issuer_key)
     .join(Node.__table__, Node.node_id == Link.node_id)
     .outerjoin(DocType.__table__, (DocType.issuer_key == Link.issuer_key) & (DocType.doc_type_key == Link.doc_type_key))
 )
-_ITEMS = (
-    select(ConsentItem.consent_id, ConsentItem.representations, *_LINK)
+_ITEMS = PreparedSelect(
+    select(*_LINK, ConsentItem.consent_id, ConsentItem.representations)
     .select_from(_LINK_JOIN.join(ConsentItem.__table__, ConsentItem.uri_key == Link.uri_key))
     .where(ConsentItem.consent_id.in_(bindparam("ids", expanding=True)))
-    .where(ConsentItem.uri_key.in_(bindparam("keys", expanding=True)))
+    .where(ConsentItem.uri_key.in_(bindparam("keys", expanding=True))),
+    "ids",
+    "keys",
 )
-_OWN_LINKS = (
-    select(*_LINK).select_from(_LINK_JOIN).where(Link.uri_key.in_(bindparam("keys", expanding=True)))
-)  # fmt: skip
+_OWN_LINKS = PreparedSelect(
+    select(*_LINK).select_from(_LINK_JOIN).where(Link.uri_key.in_(bindparam("keys", expanding=True))), "keys"
+)
 
 
-def _callers(connection: Connection, hashes: Iterable[str]) -> dict[str, _Row]:
-    return {row.token_hash: row for row in connection.execute(_CALLERS, {"hashes": list(hashes)})}
+def _write(connection: Connection, plan: _Plan) -> None:
+    """Write what was decided, all of it numbered in one step."""
+    if plan.records or plan.attempts:
+        first = advance(connection, LEDGER, len(plan.records) + len(plan.attempts))
+        _RECORD.run(connection, [(position, *record) for position, record in enumerate(plan.records, first)])
+        write_attempts(connection, plan.attempts, first + len(plan.records))
 
 
-def _consents(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
+def _consents(connection: Connection, ids: Iterable[str]) -> dict[str, _Consent]:
     """Read consents under a shared lock (SQLite: the transaction holds the write lock already)."""
     wanted = list(ids)
     if not wanted:
         return {}
-    consents = {row.consent_id: row for row in connection.execute(_CONSENTS, {"ids": wanted})}
+    consents = {row[0]: _Consent._make(row) for row in _CONSENTS.rows(connection, wanted)}
     once = [consent_id for consent_id, consent in consents.items() if consent.once]
     if once:
         # Whose one ticket is at stake: locked in one order, so that two processes cannot wait for each other.
-        connection.execute(_LOCK_ITEMS, {"ids": once}).all()
+        _LOCK_ITEMS.rows(connection, once)
     return consents
 
 
 def _items(
-    connection: Connection, requests: Sequence[TicketRequest], consents: Mapping[str, _Row]
-) -> dict[tuple[str, str], _Row]:
+    connection: Connection, requests: Sequence[TicketRequest], consents: Mapping[str, _Consent]
+) -> dict[tuple[str | None, str], _Link]:
     """Read what the wanted consents cover of the wanted documents, with the state of issuer and node."""
     keys = {uri.lower() for request in requests if request.consent_id in consents for uri in request.uris}
     if not keys:
         return {}
-    found = connection.execute(_ITEMS, {"ids": list(consents), "keys": list(keys)})
-    return {(row.consent_id, row.uri_key): row for row in found}
+    links = map(_Link._make, _ITEMS.rows(connection, list(consents), list(keys)))
+    return {(link.consent_id, link.uri_key): link for link in links}
 
 
-def _own_links(connection: Connection, requests: Sequence[TicketRequest]) -> dict[str, _Row]:
+def _own_links(connection: Connection, requests: Sequence[TicketRequest]) -> dict[str, _Link]:
     keys = {uri.lower() for request in requests for uri in request.uris}
     if not keys:
         return {}
-    return {row.uri_key: row for row in connection.execute(_OWN_LINKS, {"keys": list(keys)})}
+    return {row[0]: _Link(*row) for row in _OWN_LINKS.rows(connection, list(keys))}
 
 
-def _refusal(consent: _Row | None, principal: Principal, now_us: int) -> ConsentRequired | None:
+def _refusal(consent: _Consent | None, principal: Principal, now_us: int) -> ConsentRequired | None:
     """Say why a consent allows nothing; another's consent looks like none."""
     if consent is None or consent.client_id != principal.subject:
         return ConsentRequired(reason="no-consent")
@@ -323,7 +405,7 @@ def _refusal(consent: _Row | None, principal: Principal, now_us: int) -> Consent
     return None
 
 
-def _item_refusal(item: _Row | None, consent: _Row, representation: str | None) -> ProblemError | None:
+def _item_refusal(item: _Link | None, consent: _Consent, representation: str | None) -> ProblemError | None:
     if item is None or item.resident_id != consent.resident_id:
         return ConsentRequired(reason="not-covered")
     if item.link_state != ACTIVE:
@@ -339,25 +421,23 @@ def _item_refusal(item: _Row | None, consent: _Row, representation: str | None) 
     return None
 
 
-def _in_scope(link: _Row) -> bool:
+def _in_scope(link: _Link) -> bool:
     approved = link.issuer_state == APPROVED and link.node_state == APPROVED
     return approved and link.issuer_node == link.node_id and link.doc_type_key is not None
 
 
-def _use(connection: Connection, ticket: Ticket, item: _Row) -> bool:
+def _use(connection: Connection, ticket: Ticket, item: _Link) -> bool:
     """Take the one ticket of an item; of two that try at once one has it."""
     mine = (ConsentItem.consent_id == ticket.consent_id) & (ConsentItem.uri_key == item.uri_key)
     taken = update(ConsentItem).where(mine, ConsentItem.used_jti.is_(None)).values(used_jti=ticket.jti)
     return connection.execute(taken).rowcount == 1
 
 
-def _recorded(plan: _Plan, ticket: Ticket, link: _Row) -> Ticket:
+def _recorded(plan: _Plan, ticket: Ticket, link: _Link) -> Ticket:
     plan.places[ticket.aud] = link.base_url
     reps = None if ticket.representations is None else json.dumps(list(ticket.representations))
-    plan.records.append({
-        "jti": ticket.jti, "client_id": ticket.client_id, "act": ticket.act, "node_id": ticket.aud, "uri": link.uri,
-        "resident_id": link.resident_id, "holder_ref": ticket.holder_ref, "basis": ticket.basis,
-        "consent_id": ticket.consent_id, "artefact": ticket.artefact, "purpose": ticket.purpose,
-        "representations": reps, "issued_us": ticket.issued_us, "expires_us": ticket.exp * SECOND,
-    })  # fmt: skip
+    plan.records.append((
+        ticket.jti, ticket.client_id, ticket.act, ticket.aud, link.uri, link.resident_id, ticket.holder_ref,
+        ticket.basis, ticket.consent_id, ticket.artefact, ticket.purpose, reps, ticket.issued_us, ticket.exp * SECOND,
+    ))  # fmt: skip
     return ticket

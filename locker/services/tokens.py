@@ -10,15 +10,16 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import unquote_plus
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from locker.db.models import AccessToken, Client, Registration, UsedAssertion
+from locker.db.prepared import PreparedSelect
 from locker.db.session import Database
 from locker.services.directory import use_once
 from locker.services.principal import AUDITOR, NODE, OPERATOR, REQUESTER, RESIDENT, Principal
@@ -137,8 +138,7 @@ class Tokens:
         """Return who holds a bearer token; raises MissingCredential or InvalidCredential."""
         digest = bearer_digest(authorization)
         with self._database.read() as session:
-            row = session.execute(TOKEN_QUERY.where(AccessToken.token_hash == digest)).one_or_none()
-        return principal_of(row, now_us)
+            return principal_of(callers_of(session.connection(), [digest]).get(digest), now_us)
 
     def create(self, role: str, subject: str, expires_us: int, now_us: int) -> Issued:
         """Make a token for a resident or for one of the operator's people."""
@@ -196,21 +196,39 @@ class Tokens:
             return len(tokens.all()) + len(used.all())
 
 
-TOKEN_QUERY = select(
-    AccessToken.token_hash, AccessToken.role, AccessToken.subject, AccessToken.expires_us, Client.kind, Client.state
-).outerjoin(Client, (Client.client_id == AccessToken.subject) & AccessToken.role.in_((NODE, REQUESTER)))
-"""A token with its client as it stands, in one query, so that suspending a client acts at once."""
+class Caller(NamedTuple):
+    """A token that was issued, with its client as it stands; whether it may be used is another question."""
+
+    token_hash: str
+    role: str
+    subject: str
+    expires_us: int
+    client_state: str | None
 
 
-def principal_of(row: Any, now_us: int) -> Principal:
-    """Return the principal of a row of TOKEN_QUERY; raises InvalidCredential with its reason."""
-    if row is None:
+# One query, so that suspending a client acts at once.
+_CALLERS = PreparedSelect(
+    select(AccessToken.token_hash, AccessToken.role, AccessToken.subject, AccessToken.expires_us, Client.state)
+    .outerjoin(Client, (Client.client_id == AccessToken.subject) & (Client.kind == AccessToken.role))
+    .where(AccessToken.token_hash.in_(bindparam("hashes", expanding=True))),
+    "hashes",
+)
+
+
+def callers_of(connection: Connection, hashes: Iterable[str]) -> dict[str, Caller]:
+    """Return what is known of tokens, by their stored form."""
+    return {row[0]: Caller._make(row) for row in _CALLERS.rows(connection, list(hashes))}
+
+
+def principal_of(caller: Caller | None, now_us: int) -> Principal:
+    """Return who may use a token; raises InvalidCredential with its reason."""
+    if caller is None:
         raise InvalidCredential(reason="unknown-token")
-    if row.expires_us <= now_us:
+    if caller.expires_us <= now_us:
         raise InvalidCredential("The access token has expired", reason="expired")
-    if row.role in (NODE, REQUESTER) and (row.state != ACTIVE or row.kind != row.role):
+    if caller.role in (NODE, REQUESTER) and caller.client_state != ACTIVE:
         raise InvalidCredential(reason="suspended")
-    return Principal(row.role, row.subject)
+    return Principal(caller.role, caller.subject)
 
 
 def bearer_digest(authorization: str | None) -> str:

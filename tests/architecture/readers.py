@@ -60,6 +60,7 @@ LOCKER_READERS = {
     ("GET", "/v1/revocations/latest"): PUBLIC,
     ("GET", "/v1/revocations/{sequence}"): PUBLIC,
     ("GET", "/v1/ticket-records"): only("auditor"),
+    ("GET", "/v1/attempts"): only("auditor"),
     ("POST", "/v1/log-grants"): only("resident", "requester"),
     ("GET", "/.well-known/federated-locker"): PUBLIC,
     ("GET", "/.well-known/jwks.json"): PUBLIC,

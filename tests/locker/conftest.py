@@ -16,8 +16,10 @@ from locker.config import Settings, load_settings
 from locker.db.migration import upgrade
 from locker.db.session import Database
 from locker.keys import LockerKeys, create_keys
+from locker.services.attempts import GATEWAY, OWN, RESOLVE, Asked
 from locker.services.assembly import Services, assemble
 from locker.services.consents import ConsentView, NewConsent
+from locker.services.records import AttemptFilter, Window
 from locker.services.links import NewIdentifier
 from locker.services.tickets import Granted, TicketRequest
 from locker.services.tokens import bearer_digest
@@ -155,12 +157,24 @@ class World:
         }
         return self.services.consents.give(resident_id, NewConsent(**new))
 
+    def wish(self, token: str, consent_id: str | None, *uris: str, **changes: Any) -> TicketRequest:
+        """A request as the data plane would hand it over."""
+        operation = OWN if consent_id is None else GATEWAY if changes.get("act") else RESOLVE
+        asked = changes.pop("asked", Asked(operation, "198.51.100.7", "request-1"))
+        return TicketRequest(bearer_digest(f"Bearer {token}"), uris, asked, consent_id, **changes)
+
     def tickets(self, token: str, consent_id: str | None, *uris: str, **changes: Any) -> list[Granted | ProblemError]:
-        request = TicketRequest(bearer_digest(f"Bearer {token}"), uris, consent_id, **changes)
+        request = self.wish(token, consent_id, *uris, **changes)
         outcomes = self.services.tickets.issue([request])[0]
         if isinstance(outcomes, BaseException):
             raise outcomes
         return outcomes
+
+    def attempts(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Every attempt that is recorded, without the fields that it does not have."""
+        rows, following = self.services.records.attempts(Window(limit=1000), AttemptFilter(**wanted))
+        assert following is None
+        return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def make_world(folder: Path, database: Database) -> World:

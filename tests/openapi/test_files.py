@@ -24,7 +24,7 @@ from node.contract.uri import MAX_URI
 ROOT = Path(str(importlib.resources.files("openapi")))
 SIDES = ("node", "locker")
 METHODS = ("get", "head", "put", "post", "patch", "delete", "options", "trace")
-ACTIONS = {"read", "head", "metadata", "search", "put", "status", "log.query", "holder.lookup", "none"}
+ACTIONS = {"read", "head", "metadata", "search", "put", "status", "log.query", "holder.lookup", "resolve", "none"}
 ROLES = {
     "node": {"public", "operator", "auditor", "monitor", "ticket", "locker", "log-grant"},
     "locker": {"public", "operator", "auditor", "node", "requester", "resident"},

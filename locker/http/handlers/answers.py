@@ -1,12 +1,12 @@
 """How records are written in answers."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from locker.db.models import TicketRecord
 from locker.services.consents import ConsentView
 from locker.services.directory import Received
-from locker.services.tickets import Granted
 from node.contract.problems import BadRequest, UnacceptableContent
 from node.contract.times import format_time, parse_time
 
@@ -29,15 +29,6 @@ def consent_document(view: ConsentView) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ticket_document(granted: Granted) -> dict[str, Any]:
-    """Return a ticket with the place where it is good."""
-    return {
-        "uri": granted.uri, "node": {"node_id": granted.node_id, "base_url": granted.base_url},
-        "url": f"{granted.base_url}/v1/documents/{granted.uri}", "ticket": granted.ticket,
-        "expires_at": format_time(granted.expires_us),
-    }  # fmt: skip
-
-
 def record_document(row: TicketRecord) -> dict[str, Any]:
     """Return a ticket record."""
     return {
@@ -45,6 +36,17 @@ def record_document(row: TicketRecord) -> dict[str, Any]:
         "expires_at": format_time(row.expires_us), "client_id": row.client_id, "act": row.act, "uri": row.uri,
         "node_id": row.node_id, "basis": row.basis, "consent_id": row.consent_id, "artefact": row.artefact,
         "purpose": row.purpose, "holder_ref": row.holder_ref,
+    }  # fmt: skip
+
+
+def attempt_document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attempt; what it does not have is null."""
+    names = ("reason", "role", "subject", "source", "act", "uri", "consent_id", "jti", "count", "request_id")
+    query = row.get("query")
+    return {
+        "position": row["position"], "at": format_time(row["at_us"]), "operation": row["operation"],
+        "outcome": row["outcome"], **{name: row.get(name) for name in names},
+        "query": None if query is None else json.loads(query),
     }  # fmt: skip
 
 

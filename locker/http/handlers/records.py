@@ -1,12 +1,13 @@
-"""What can be checked afterwards: revocation pages, ticket records, log grants."""
+"""What can be checked afterwards: revocation pages, ticket records, attempts, log grants."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
-from locker.http.handlers.answers import JWT, Answer, query_time, record_document
+from locker.http.handlers.answers import JWT, Answer, attempt_document, query_time, record_document
 from locker.services.grants import LogGrants
 from locker.services.principal import Principal
-from locker.services.records import Records, Window
+from locker.services.records import AttemptFilter, Records, Window
 from locker.services.revocations import Revocations
 from node.contract.times import format_time
 
@@ -15,7 +16,7 @@ _NEVER_CHANGES = {**JWT, "Cache-Control": "public, max-age=86400, immutable"}
 
 
 class RecordHandlers:
-    """Revocation pages, ticket records, log grants."""
+    """Revocation pages, ticket records, attempts, log grants."""
 
     def __init__(self, revocations: Revocations, records: Records, grants: LogGrants, clock: Callable[[], int]) -> None:
         self._revocations = revocations
@@ -38,6 +39,13 @@ class RecordHandlers:
             window, consent_id=query.get("consent_id"), client_id=query.get("client_id"), uri=query.get("uri")
         )
         return {"rows": [record_document(row) for row in rows], "next_after": next_after}
+
+    def list_attempts(self, after: int = 0, limit: int = 100, **query: str) -> dict[str, Any]:
+        """Return a page of attempts."""
+        window = Window(after, limit, query_time(query.get("from")), query_time(query.get("to")))
+        wanted = {field.name: query.get(field.name) for field in fields(AttemptFilter)}
+        rows, next_after = self._records.attempts(window, AttemptFilter(**wanted))
+        return {"rows": [attempt_document(row) for row in rows], "next_after": next_after}
 
     def issue_log_grant(self, caller: Principal, body: dict[str, Any]) -> dict[str, Any]:
         """Sign a grant for the caller's own rows at one node."""

@@ -1,34 +1,21 @@
 """What residents call for their own documents."""
 
-from collections.abc import Callable
 from typing import Any
 
-from flask import request
-
-from locker.http.handlers.answers import query_time, ticket_document, with_time
+from locker.http.handlers.answers import query_time, with_time
 from locker.services.links import Links
 from locker.services.principal import Principal
 from locker.services.pulls import Pulls
 from locker.services.records import Records, Window
-from locker.services.tickets import Granted, TicketRequest, Tickets
-from locker.services.tokens import bearer_digest
 
 
 class ResidentHandlers:
-    """A resident's documents, tickets, searches and activity."""
+    """A resident's documents, searches and activity."""
 
-    def __init__(
-        self,
-        links: Links,
-        pulls: Pulls,
-        records: Records,
-        issue: Callable[[TicketRequest], Any],
-    ) -> None:
-        """``issue`` answers one ticket request, see Tickets.issue."""
+    def __init__(self, links: Links, pulls: Pulls, records: Records) -> None:
         self._links = links
         self._pulls = pulls
         self._records = records
-        self._issue = issue
 
     def list_own_documents(
         self,
@@ -42,14 +29,6 @@ class ResidentHandlers:
         rows, following = self._links.documents(caller.subject, issuer, doc_type, cursor, limit)
         return {"documents": [with_time(row, "linked_us", "linked_at") for row in rows], "next_cursor": following}
 
-    def issue_own_ticket(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Give a ticket for fetching one's own document from the node directly."""
-        digest = bearer_digest(request.headers.get("Authorization"))
-        (outcome,) = self._issue(TicketRequest(digest, (body["uri"],)))
-        if not isinstance(outcome, Granted):
-            raise outcome
-        return ticket_document(outcome)
-
     def pull_own_document(self, caller: Principal, body: dict[str, Any]) -> dict[str, Any]:
         """Search a document with its issuer."""
         return self._pulls.search(caller.subject, body["issuer"], body["doc_type"], body["parameters"])
@@ -59,15 +38,3 @@ class ResidentHandlers:
         window = Window(after, limit, query_time(query.get("from")), query_time(query.get("to")))
         rows, next_after = self._records.activity(caller.subject, window)
         return {"rows": [with_time(row, "at_us", "at") for row in rows], "next_after": next_after}
-
-
-def issue_one(tickets: Tickets) -> Callable[[TicketRequest], Any]:
-    """Return a call that issues tickets for one request in a transaction of its own."""
-
-    def issue(wish: TicketRequest) -> Any:
-        outcome = tickets.issue([wish])[0]
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    return issue

@@ -16,7 +16,7 @@ from locker.db.migration import (
     require_current,
     upgrade,
 )
-from locker.db.models import FEEDS, Base, Client, Consent, ConsentEvent, FeedHead, Resident
+from locker.db.models import FEEDS, Attempt, Base, Client, Consent, ConsentEvent, FeedHead, Resident
 from locker.db.session import Database
 
 VERSIONS = Path(__file__).parents[3] / "migrations" / "locker" / "versions"
@@ -74,6 +74,18 @@ def test_the_database_refuses_to_change_an_event(database: Database, statement: 
         session.execute(sa.text(statement))
     with database.read() as session:
         assert session.scalars(sa.select(ConsentEvent.kind)).all() == ["given"]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE attempt SET reason = NULL", "DELETE FROM attempt"])
+def test_the_database_refuses_to_change_an_attempt_or_to_drop_it(database: Database, statement: str) -> None:
+    with database.write() as session:
+        session.add(Attempt(position=1, operation="resolve", outcome="refused", reason="revoked", at_us=1))
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), database.write() as session:
+        session.execute(sa.text(statement))
+    with pytest.raises(RuntimeError, match="attempt holds records"):
+        downgrade(database, "0001")
+    with database.read() as session:
+        assert session.scalars(sa.select(Attempt.reason)).all() == ["revoked"]
 
 
 def test_an_empty_database_is_refused_with_the_command_to_run(empty_database: Database) -> None:

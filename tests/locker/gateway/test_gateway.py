@@ -46,6 +46,12 @@ def records(live) -> list[TicketRecord]:
         return list(session.scalars(select(TicketRecord).order_by(TicketRecord.position)))
 
 
+def attempt_of(live, answer: httpx.Response) -> dict[str, object]:
+    """The one row that a refused request has left, by the id that its answer names."""
+    (row,) = live.world.attempts(request_id=answer.headers["x-request-id"])
+    return row
+
+
 def test_a_document_passes_through_unchanged_and_names_both_in_the_ticket(reading) -> None:
     answer = gateway(reading, accept="application/pdf")
     assert answer.status_code == 200 and answer.content == reading.node.body
@@ -99,12 +105,16 @@ def test_ranges_and_conditions_pass_through(reading) -> None:
 
 def test_another_requesters_consent_another_document_and_no_consent_are_refused(reading) -> None:
     """A names B's consent; A's consent with another URI; a consent that is not there."""
-    for answer in (
-        gateway(reading, token=reading.bank),
-        gateway(reading, uri=CASTE),
-        gateway(reading, consent="019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b"),
+    mine, absent = reading.consent.consent_id, "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b"
+    for answer, row in (
+        (gateway(reading, token=reading.bank), ("bank", INCOME, mine, "no-consent")),
+        (gateway(reading, uri=CASTE, method="HEAD"), ("university", CASTE, mine, "not-covered")),
+        (gateway(reading, consent=absent), ("university", INCOME, absent, "no-consent")),
     ):
-        assert (answer.status_code, slug(answer)) == (403, "consent-required")
+        assert answer.status_code == 403
+        found = attempt_of(reading, answer)
+        assert (found["subject"], found["uri"], found["consent_id"], found["reason"]) == row
+        assert (found["operation"], found["act"], found["source"]) == ("gateway", "gateway", "127.0.0.1")
     assert reading.node.requests == [] and records(reading) == []
 
 
@@ -120,9 +130,24 @@ def test_credentials_are_asked_for_and_roles_kept_apart(reading) -> None:
     consent = {"consent-id": reading.consent.consent_id}
     missing = reading.send("GET", path, headers=consent)
     assert (slug(missing), missing.headers["www-authenticate"]) == ("missing-credential", "Bearer")
-    assert slug(reading.send("GET", path, "wrong", headers=consent)) == "invalid-credential"
-    assert slug(reading.send("GET", path, reading.asha_token, headers=consent)) == "forbidden"
-    assert slug(reading.send("GET", f"/v1/residents/me/documents/{INCOME}", reading.token)) == "forbidden"
+    wrong = reading.send("GET", path, "wrong", headers=consent)
+    asha = reading.send("GET", path, reading.asha_token, headers=consent)
+    own = reading.send("GET", f"/v1/residents/me/documents/{INCOME}", reading.token)
+    twice = reading.client.get(path, headers=[("authorization", "Bearer a"), ("authorization", "Bearer b")])
+    assert [slug(answer) for answer in (wrong, asha, own, twice)] == [
+        "invalid-credential", "forbidden", "forbidden", "invalid-credential",
+    ]  # fmt: skip
+    rows = [attempt_of(reading, answer) for answer in (missing, wrong, asha, own, twice)]
+    assert [row["reason"] for row in rows] == [
+        "missing-credential",
+        "unknown-token",
+        "forbidden",
+        "forbidden",
+        "unknown-token",
+    ]
+    assert [row.get("role") for row in rows] == [None, None, "resident", "requester", None]
+    assert [row["operation"] for row in rows] == ["gateway", "gateway", "gateway", "own", "gateway"]
+    assert {row["uri"] for row in rows} == {INCOME}
 
 
 def test_a_resident_reads_the_own_document_and_nobody_elses(reading) -> None:
@@ -131,8 +156,27 @@ def test_a_resident_reads_the_own_document_and_nobody_elses(reading) -> None:
     assert answer.content == reading.node.body and "</v1/residents/me/documents/" in answer.headers["link"]
     (ticket,) = reading.node.tickets
     assert (ticket.basis, ticket.act, ticket.client_id) == ("holder", "gateway", ticket.holder_ref)
-    stranger = reading.world.resident_token(reading.world.resident("9876500000"))
-    assert slug(reading.send("GET", path, stranger)) == "document-not-found"
+    other = reading.world.resident("9876500000")
+    refused = reading.send("GET", path, reading.world.resident_token(other))
+    assert slug(refused) == "document-not-found"
+    row = attempt_of(reading, refused)
+    assert (row["operation"], row["role"], row["subject"], row["uri"]) == ("own", "resident", other, INCOME)
+
+
+def test_a_resident_gets_a_ticket_for_the_own_document_and_for_nobody_elses(reading) -> None:
+    answer = reading.send("POST", "/v1/residents/me/tickets", reading.asha_token, json={"uri": INCOME})
+    ticket = verify_ticket(answer.json()["ticket"], reading.world.keys.public)
+    assert (answer.status_code, ticket.basis, ticket.act) == (200, "holder", None)
+    assert answer.json()["uri"] == INCOME and answer.json()["url"].endswith(INCOME)
+    for body, status, reason in (
+        ({"uri": f"{ISSUER}-INCOM-404"}, 404, "document-not-found"),
+        ({"uri": "no uri"}, 400, "bad-request"),
+        ({}, 400, "bad-request"),
+        ([], 400, "bad-request"),
+    ):
+        refused = reading.send("POST", "/v1/residents/me/tickets", reading.asha_token, json=body)
+        assert (refused.status_code, attempt_of(reading, refused)["reason"]) == (status, reason)
+    assert len(records(reading)) == 1
 
 
 NODE_SAYS = [
@@ -158,6 +202,9 @@ def test_what_the_node_refuses_is_told_in_our_own_words(reading) -> None:
         assert "own words" not in answer.text
         if status in (429, 503):
             assert answer.headers["retry-after"] == "7"
+        row = attempt_of(reading, answer)
+        assert row["outcome"] == ("failed" if status >= 500 else "refused")
+        assert row["jti"] == records(reading)[-1].jti == reading.node.tickets[-1].jti
         assert len(reading.node.requests) == 1, "a redirect is not followed"
 
 
@@ -166,6 +213,10 @@ def test_a_node_that_is_away_is_said_to_be_and_other_nodes_go_on(reading, serve,
     reading.world.approve(reading.world.ap)
     answer = gateway(reading)
     assert (answer.status_code, slug(answer), answer.headers["retry-after"]) == (503, "node-unavailable", "30")
+    row = attempt_of(reading, answer)
+    assert (row["outcome"], row["subject"], row["uri"], row["jti"]) == (
+        "failed", "university", INCOME, records(reading)[-1].jti,
+    )  # fmt: skip
 
 
 def test_an_answer_that_breaks_off_never_looks_whole(reading) -> None:
@@ -261,6 +312,8 @@ def test_resolving_gives_addresses_and_tickets_that_the_node_takes(reading) -> N
     good, refused = answer.json()["results"]
     assert (good["uri"], good["outcome"], refused["uri"], refused["outcome"]) == (INCOME, "resolved", CASTE, "refused")
     assert refused["problem"]["type"].endswith("/consent-required")
+    row = attempt_of(reading, answer)
+    assert (row["uri"], row["reason"], row.get("act")) == (CASTE, "not-covered", None)
     direct = httpx.get(good["url"], headers={"authorization": f"Bearer {good['ticket']}"})
     assert direct.content == reading.node.body
     ticket = verify_ticket(good["ticket"], reading.world.keys.public)
@@ -295,6 +348,10 @@ def test_bad_bodies_are_problem_documents(reading) -> None:
         answer = reading.send("POST", "/v1/resolve", reading.token, **more)
         assert answer.status_code == status, (more, answer.text)
         slug(answer)
+        row = attempt_of(reading, answer)
+        assert (row["operation"], row["outcome"], row["subject"], "uri" in row) == (
+            "resolve", "refused", "university", False,
+        )  # fmt: skip
 
 
 def test_other_methods_are_told_which_ones_there_are(reading) -> None:
@@ -304,12 +361,15 @@ def test_other_methods_are_told_which_ones_there_are(reading) -> None:
         ("POST", f"/v1/residents/me/documents/{INCOME}", "GET, HEAD"),
     ):
         answer = reading.send(method, path, reading.token)
+        assert reading.world.attempts(request_id=answer.headers["x-request-id"]) == []
         assert (slug(answer), answer.headers["allow"]) == ("method-not-allowed", allow)
 
 
 def test_what_is_no_uri_is_said_to_be_none(reading) -> None:
     for uri in ("nonsense", "a%2Fb", "a-b-%C3%A9", "x" * 400):
-        assert slug(gateway(reading, uri=uri)) == "malformed-uri"
+        answer = gateway(reading, uri=uri)
+        row = attempt_of(reading, answer)
+        assert (slug(answer), row["reason"], "uri" in row) == ("malformed-uri", "malformed-uri", False)
 
 
 def test_many_clients_at_once_are_answered_in_few_transactions(reading) -> None:
@@ -320,3 +380,12 @@ def test_many_clients_at_once_are_answered_in_few_transactions(reading) -> None:
         answers = list(pool.map(lambda _: resolve(reading, body), range(64)))
     assert {answer.json()["results"][0]["outcome"] for answer in answers} == {"resolved"}
     assert len(records(reading)) == 64
+
+
+def test_a_flood_of_strangers_is_counted_and_told_to_wait(reading) -> None:
+    answers = [resolve(reading, {"uris": [INCOME]}, "guess") for _ in range(45)]
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {401, 429} and statuses.count(401) in (20, 40)  # the minute may have ended meanwhile
+    assert slug(answers[-1]) == "too-many-requests" and int(answers[-1].headers["retry-after"]) <= 61
+    assert len(reading.world.attempts(reason="unknown-token")) == statuses.count(401)
+    assert resolve(reading, {"consent_id": reading.consent.consent_id, "uris": [INCOME]}).status_code == 200

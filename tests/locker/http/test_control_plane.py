@@ -2,6 +2,7 @@ import base64
 from importlib.resources import files
 
 import pytest
+from sqlalchemy import text
 
 from node.contract.consents import verify_artefact
 from node.contract.records import ASSERTION_TYPE, client_assertion, verify_request
@@ -201,6 +202,58 @@ def test_an_auditor_pages_through_ticket_records(held) -> None:
     assert held.send("GET", "/v1/ticket-records?to=2020-01-01T00:00:00%2B05:30", auditor).json()["rows"] == []
     assert slug(held.send("GET", "/v1/ticket-records?from=yesterday", auditor)) == "bad-request"
     assert slug(held.send("GET", "/v1/ticket-records?unknown=1", auditor)) == "bad-request"
+
+
+def test_an_auditor_finds_every_attempt_and_the_own_queries(held) -> None:
+    world, now = held.world, held.world.clock()
+    consent = world.consent(world.asha, INCOME)
+    world.tickets(held.tokens["requester"], consent.consent_id, INCOME, f"{ISSUER}-INCOM-404")
+    auditor = world.services.tokens.create("auditor", "State audit office", now + DAY, now).token
+    first = held.send("GET", "/v1/attempts", auditor, params={"limit": 1})
+    assert (first.status_code, [row["outcome"] for row in first.json()["rows"]]) == (200, ["allowed"])
+    place = first.json()["next_after"]
+    rest = held.send("GET", "/v1/attempts", auditor, params={"after": place, "consent_id": consent.consent_id}).json()
+    (refused,) = rest["rows"]
+    assert (refused["reason"], refused["subject"], rest["next_after"]) == ("not-covered", "university", None)
+    held.send("GET", "/v1/ticket-records", auditor, params={"uri": INCOME})
+    bad = held.send("GET", "/v1/attempts", auditor, params={"outcome": "somehow"})
+    assert bad.status_code == 400
+    queries = held.send("GET", "/v1/attempts", auditor, params={"operation": "log.query"}).json()["rows"]
+    assert [(row["outcome"], row["query"]) for row in queries] == [
+        ("complete", {"limit": "1"}),
+        ("complete", {"after": str(place), "consent_id": consent.consent_id}),
+        ("complete", {"uri": INCOME}),
+        ("refused", None),
+    ]
+    assert {row["subject"] for row in queries} == {"State audit office"}
+    assert queries[-1]["request_id"] == bad.headers["x-request-id"]
+
+
+def test_who_may_not_query_leaves_a_row_too(held) -> None:
+    world, now = held.world, held.world.clock()
+    gone = world.services.tokens.create("auditor", "gone", now - 1, now - 2).token
+    asked = (None, "x" * 43, gone, held.tokens["requester"], held.tokens["node"])
+    for token in asked:
+        for path in ("/v1/attempts", "/v1/ticket-records"):
+            assert held.send("GET", path, token).status_code == (403 if token in asked[3:] else 401)
+    rows = [(row["reason"], row.get("subject")) for row in world.attempts(operation="log.query")]
+    assert rows == [
+        pair
+        for pair in (
+            ("missing-credential", None), ("unknown-token", None), ("expired", "gone"),
+            ("role-not-allowed", "university"), ("role-not-allowed", "node-ap"),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+
+
+def test_records_are_not_shown_when_the_query_cannot_be_recorded(held) -> None:
+    now = held.world.clock()
+    auditor = held.world.services.tokens.create("auditor", "a", now + DAY, now).token
+    with held.world.database.write() as session:
+        session.execute(text("ALTER TABLE attempt RENAME TO elsewhere"))
+    answer = held.send("GET", "/v1/ticket-records", auditor)
+    assert (answer.status_code, "rows" in answer.json()) == (503, False)
 
 
 def test_log_grants_are_for_one_node_and_ones_own_rows(held) -> None:

@@ -5,8 +5,7 @@ import pytest
 from sqlalchemy import select, update
 
 from locker.db.models import Issuer, Link, Node, TicketRecord
-from locker.services.tickets import Granted, TicketRequest
-from locker.services.tokens import bearer_digest
+from locker.services.tickets import Granted
 from node.contract.problems import ConsentRequired, DocumentNotFound, Forbidden, InvalidCredential, OutOfScope
 from node.contract.revocation import verify_page
 from node.contract.tickets import verify_ticket
@@ -120,10 +119,7 @@ def test_the_one_ticket_of_a_document_that_moved_spoils_no_other_request(on_sqli
         session.flush()
         session.execute(update(Issuer).values(node_id="node-new"))
         session.execute(update(Link).values(node_id="node-new"))
-    wishes = [
-        TicketRequest(bearer_digest(f"Bearer {world.university}"), (INCOME,), consent.consent_id, act="gateway")
-        for consent in (once, other)
-    ]
+    wishes = [world.wish(world.university, consent.consent_id, INCOME, act="gateway") for consent in (once, other)]
     (spent,), (good,) = world.services.tickets.issue(wishes)
     assert isinstance(spent, ConsentRequired) and spent.reason == "spent"
     assert isinstance(good, Granted) and good.node_id == "node-new"
@@ -157,7 +153,7 @@ def test_of_many_who_want_the_one_ticket_at_once_one_gets_it(given) -> None:
 def test_two_wishes_for_the_one_ticket_in_one_batch_get_one(on_sqlite) -> None:
     world = on_sqlite
     consent = world.consent(world.asha, INCOME, once=True)
-    request = TicketRequest(bearer_digest(f"Bearer {world.university}"), (INCOME,), consent.consent_id, act="gateway")
+    request = world.wish(world.university, consent.consent_id, INCOME, act="gateway")
     (first,), (second,) = world.services.tickets.issue([request, request])
     assert isinstance(first, Granted) and isinstance(second, ConsentRequired)
 
@@ -239,8 +235,8 @@ def test_roles_do_not_mix(on_sqlite) -> None:
 def test_a_bad_token_in_a_batch_spoils_no_other(on_sqlite) -> None:
     world = on_sqlite
     consent = world.consent(world.asha, INCOME)
-    good = TicketRequest(bearer_digest(f"Bearer {world.university}"), (INCOME,), consent.consent_id)
-    bad = TicketRequest("0" * 64, (INCOME,), consent.consent_id)
+    good = world.wish(world.university, consent.consent_id, INCOME)
+    bad = world.wish("nobody-has-this", consent.consent_id, INCOME)
     first, second, third = world.services.tickets.issue([good, bad, good])
     assert isinstance(first[0], Granted) and isinstance(third[0], Granted) and isinstance(second, InvalidCredential)
 
