@@ -137,7 +137,7 @@ class Node:
     @cached_property
     def outbox(self) -> OutboxRecords:
         """Where announcements wait."""
-        return OutboxRecords(self.database, self.keys.waiting_holders, self.clock)
+        return OutboxRecords(self.database, self.keys.waiting_holders, self.clock, self.limits)
 
     @cached_property
     def push(self) -> Push:

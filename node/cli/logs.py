@@ -146,7 +146,7 @@ def _record(node: Node, command: str, asked: dict[str, Any]) -> None:
 def _wanted(asked: dict[str, Any]) -> LogFilter:
     uri, holder_ref = asked["uri"], asked["holder_ref"]
     return LogFilter(
-        uri_key=uri.lower() if uri else None, holder_refs=(holder_ref,) if holder_ref else (),
+        uri_key=uri.lower() if uri else None, holder_ref=holder_ref or None,
         client_id=asked["client_id"], consent_id=asked["consent_id"], action=asked["action"], outcome=asked["outcome"],
         from_us=asked["from_us"], until_us=asked["until_us"],
         issuers=tuple(name.lower() for name in asked["issuer"]),

@@ -52,3 +52,8 @@ def uuid7() -> str:
 def new_secret() -> str:
     """Return 256 random bits as URL-safe text."""
     return secrets.token_urlsafe(32)
+
+
+def new_reference() -> str:
+    """Return a reference that tells nothing of what it stands for: 128 random bits in hex."""
+    return random_bytes(16).hex()

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from node.contract.problems import LogUnavailable
 from node.contract.times import now_us
+from node.db.holder_references import related_references
 from node.db.models import AccessEvent, AccessIndex, AccessPosition, AccessUnsequenced, LogHead
 from node.db.prepared import PreparedInsert
 from node.db.session import Database
@@ -39,10 +40,12 @@ class LogFilter:
     """Which rows a reader may and wants to see; empty tuples and None do not restrict.
 
     ``issuers`` and ``doc_types`` hold lower-case keys, times are microseconds UTC, ``after`` is a position.
+    ``holder_ref`` finds the rows under any reference to the same holder; with ``holder_iss`` it is that locker's reference.
     """
 
     uri_key: str | None = None
-    holder_refs: tuple[str, ...] = ()
+    holder_ref: str | None = None
+    holder_iss: str | None = None
     client_id: str | None = None
     consent_id: str | None = None
     action: str | None = None
@@ -71,18 +74,19 @@ class LogRow:
 
 def read_log(connection: Connection, wanted: LogFilter, limit: int) -> list[LogRow]:
     """Return rows in order of position, at most ``limit``."""
+    holders = related_references(connection, wanted.holder_ref, wanted.holder_iss) if wanted.holder_ref else ()
     statement = (
         select(AccessPosition.position, AccessPosition.doc_n, AccessEvent.payload)
         .join(AccessIndex, AccessIndex.position == AccessPosition.position)
         .join(AccessEvent, AccessEvent.event_id == AccessPosition.event_id)
-        .where(AccessIndex.position > wanted.after, *_conditions(wanted))
+        .where(AccessIndex.position > wanted.after, *_conditions(wanted, holders))
         .order_by(AccessIndex.position)
         .limit(limit)
     )
     return [LogRow(position, doc_n, bytes(payload)) for position, doc_n, payload in connection.execute(statement)]
 
 
-def _conditions(wanted: LogFilter) -> Iterator[Any]:
+def _conditions(wanted: LogFilter, holders: Sequence[str]) -> Iterator[Any]:
     equal = {
         AccessIndex.uri_key: wanted.uri_key,
         AccessIndex.client_id: wanted.client_id,
@@ -91,8 +95,8 @@ def _conditions(wanted: LogFilter) -> Iterator[Any]:
         AccessIndex.outcome: wanted.outcome,
     }
     yield from (column == value for column, value in equal.items() if value is not None)
-    if wanted.holder_refs:
-        yield AccessIndex.holder_ref.in_(wanted.holder_refs)
+    if holders:
+        yield AccessIndex.holder_ref.in_(holders)
     if wanted.issuers:
         yield AccessIndex.issuer_key.in_(wanted.issuers)
     if wanted.doc_types:

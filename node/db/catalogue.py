@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from node.contract.identifiers import uuid7
+from node.contract.identifiers import new_reference, uuid7
 from node.contract.uri import DocumentURI, IssuerDirectory
 from node.db.models import DocType, Document, Issuer, Representation
 from node.db.prepared import PreparedSelect
@@ -102,7 +102,7 @@ def add_document(connection: Connection, new: NewDocument, now_us: int) -> str:
         "doc_id": new.uri.doc_id, "issuer_key": new.uri.issuer.lower(), "doc_type_key": new.uri.doc_type.lower(),
         "title": new.title, "status": "active", "issued_on": new.issued_on, "expires_on": new.expires_on,
         "office": new.office, "holder_scheme": new.holder_scheme, "holder_hash": new.holder_hash,
-        "holder_last4": new.holder_last4,
+        "holder_last4": new.holder_last4, "holder_ref": new_reference() if new.holder_scheme else None,
         "parameters": json.dumps(dict(new.parameters or {}), ensure_ascii=False, sort_keys=True),
         "current_version": 1, "revision": 1, "created_us": now_us, "changed_us": now_us,
     }  # fmt: skip
@@ -127,11 +127,6 @@ def change_document(connection: Connection, document_id: str, now_us: int, **col
         .where(Document.document_id == document_id)
         .values(revision=Document.revision + 1, changed_us=now_us, **columns)
     )
-
-
-def set_holder_ref(connection: Connection, document_id: str, holder_ref: str | None) -> None:
-    """Note the reference by which the locker names the holder here; no change that others must hear of."""
-    connection.execute(update(Document).where(Document.document_id == document_id).values(holder_ref=holder_ref))
 
 
 def documents_of_holder(connection: Connection, scheme: str, holder_hash: str) -> list[CatalogueDocument]:

@@ -40,7 +40,10 @@ class DocType(Base):
 
 
 class Document(Base):
-    """A document by URI; its bytes hang on versions. ``revision`` counts changes and orders pushes."""
+    """A document by URI; its bytes hang on versions. ``revision`` counts changes and orders pushes.
+
+    ``holder_ref`` is the node's own random reference to the holder that the document has now.
+    """
 
     __tablename__ = "document"
     document_id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -70,6 +73,16 @@ class Document(Base):
         Index("ix_document_holder_ref", "holder_ref"),
         Index("ix_document_type", "issuer_key", "doc_type_key"),
     )
+
+
+class HolderReference(Base):
+    """How a locker names a holder whom the node names by ``own_ref`` in the documents' rows."""
+
+    __tablename__ = "holder_reference"
+    own_ref: Mapped[str] = mapped_column(String(128), primary_key=True)
+    iss: Mapped[str] = mapped_column(String(255), primary_key=True)
+    holder_ref: Mapped[str] = mapped_column(String(128))
+    __table_args__ = (Index("ix_holder_reference", "holder_ref"),)
 
 
 class Representation(Base):

@@ -21,10 +21,12 @@ from node.contract.problems import OutOfScope
 from node.contract.sealing import OpeningKey
 from node.contract.times import MINUTE, SECOND
 from node.db.catalogue import documents_by_id
+from node.db.holder_references import note_references, take_link_changes
 from node.db.holder_seals import SealedHolder, erase_seals, note_unsealed, reseal_for, seals_for
 from node.db.lockers import ACTIVE, LockerRow, change_locker, locker_rows
 from node.db.models import Document, Locker, OutboxRow
 from node.db.session import Database
+from node.services.access import LockerScope
 from node.services.ports import CatalogueDocument
 from node.services.push import LinkChange, RowResult
 
@@ -159,10 +161,14 @@ def due_rows(connection: Connection, iss: str, now_us: int, limit: int = BATCH) 
     ]  # fmt: skip
 
 
-def settle(connection: Connection, iss: str, sent: Sequence[DueRow], results: Iterable[RowResult], now_us: int) -> None:
+def settle(
+    connection: Connection, iss: str, sent: Sequence[DueRow], results: Iterable[RowResult], now_us: int,
+    may_name: Callable[[str, str], bool] = lambda _issuer, _doc_type: True,
+) -> None:  # fmt: skip
     """Store a batch's results: acknowledged rows go, with the sealed value that was sent; refused ones stay with the reason.
 
-    A row without a usable result, or refused because the locker cannot take it at the moment, is tried again later.
+    A row without a usable result, or refused because the locker cannot take it at the moment, is tried again later. Whose a
+    document is, the locker says only of issuers and types that ``may_name`` lets it speak of.
     """
     by_id = {result.row_id: result for result in results}
     acknowledged = []
@@ -178,7 +184,16 @@ def settle(connection: Connection, iss: str, sent: Sequence[DueRow], results: It
         else:
             acknowledged.append((row, result))
     if acknowledged:
-        _acknowledge(connection, iss, acknowledged)
+        gone = _acknowledge(connection, iss, acknowledged)
+        note_references(
+            connection,
+            iss,
+            {
+                row.document_id: result.holder_ref
+                for row, result in gone
+                if result.holder_ref and row.document and may_name(row.document.uri.issuer, row.document.uri.doc_type)
+            },
+        )
 
 
 def postpone_locker(connection: Connection, locker: LockerRow, now_us: int) -> int:
@@ -320,7 +335,10 @@ def _refuse(connection: Connection, row: DueRow, result: RowResult) -> None:
     connection.execute(update(OutboxRow).where(_same(row)).values(state=REFUSED, result=reason))
 
 
-def _acknowledge(connection: Connection, iss: str, rows: Sequence[tuple[DueRow, RowResult]]) -> None:
+def _acknowledge(
+    connection: Connection, iss: str, rows: Sequence[tuple[DueRow, RowResult]]
+) -> list[tuple[DueRow, RowResult]]:
+    """Delete rows and the seals that were sent with them; returns those that nobody has settled before."""
     waited = OutboxRow.row_id.in_([row.row_id for row, _ in rows]) & (OutboxRow.state == WAITING)
     gone = set(connection.execute(delete(OutboxRow).where(waited).returning(OutboxRow.row_id)).scalars())
     taken = [(row, result) for row, result in rows if row.row_id in gone]
@@ -328,7 +346,6 @@ def _acknowledge(connection: Connection, iss: str, rows: Sequence[tuple[DueRow, 
     # Earlier refusals of these documents are settled by what the locker has taken now.
     mine = (OutboxRow.iss == iss) & OutboxRow.document_id.in_(document_ids)
     connection.execute(delete(OutboxRow).where(mine, OutboxRow.state == REFUSED))
-    set_holder_refs(connection, {row.document_id: result.holder_ref for row, result in taken if result.holder_ref})
     # A row that was repeated may have been answered without a look at its seal, so the last row of a document decides.
     waiting = set(connection.execute(select(OutboxRow.document_id).where(mine, OutboxRow.state == WAITING)).scalars())
     erase_seals(
@@ -336,37 +353,24 @@ def _acknowledge(connection: Connection, iss: str, rows: Sequence[tuple[DueRow, 
         iss,
         {row.document_id: row.seal.sealed for row, _ in taken if row.seal and row.document_id not in waiting},
     )
-
-
-def set_holder_refs(connection: Connection, references: Mapping[str, str]) -> None:
-    """Note by document how a locker names the holders; no change that others must hear of."""
-    if references:
-        statement = update(Document).where(Document.document_id == bindparam("of_document"))
-        connection.execute(
-            statement.values(holder_ref=bindparam("reference")),
-            [{"of_document": document_id, "reference": ref} for document_id, ref in sorted(references.items())],
-        )
-
-
-def take_link_changes(connection: Connection, changes: Iterable[LinkChange]) -> None:
-    """Note, in their order, who documents belong to; what was withdrawn is cleared only where it is still noted."""
-    for change in changes:
-        mine = Document.uri_key == change.uri.lower()
-        if change.outcome == "linked" and change.holder_ref is not None:
-            connection.execute(update(Document).where(mine).values(holder_ref=change.holder_ref))
-        elif change.outcome == "withdrawn":
-            noted = Document.holder_ref == change.holder_ref
-            connection.execute(update(Document).where(mine, noted).values(holder_ref=None))
+    return taken
 
 
 class OutboxRecords:
     """The outbox, as the push service sees it: each call one transaction."""
 
-    def __init__(self, database: Database, waiting_key: OpeningKey, clock: Callable[[], int]) -> None:
-        """``waiting_key`` opens the holders' values that waited for the first locker."""
+    def __init__(
+        self, database: Database, waiting_key: OpeningKey, clock: Callable[[], int],
+        limits: Mapping[str, LockerScope] | None = None,
+    ) -> None:  # fmt: skip
+        """``waiting_key`` opens the holders' values that waited for the first locker.
+
+        ``limits`` are the settings' limits by locker; none at all let a locker speak of all that this node hosts.
+        """
         self._database = database
         self._waiting_key = waiting_key
         self._clock = clock
+        self._limits = limits or {}
 
     def locker(self, iss: str) -> LockerRow | None:
         """Return a locker."""
@@ -386,7 +390,7 @@ class OutboxRecords:
     def settle(self, iss: str, sent: Sequence[DueRow], results: Sequence[RowResult]) -> None:
         """Store what the locker said; that it answered ends its earlier failures."""
         with self._database.writing() as connection:
-            settle(connection, iss, sent, results, self._clock())
+            settle(connection, iss, sent, results, self._clock(), self._may_name(iss))
             change_locker(connection, iss, push_failures=0, push_next_us=0)
 
     def postpone(self, iss: str) -> None:
@@ -403,7 +407,12 @@ class OutboxRecords:
                 update(Locker).where(Locker.iss == iss, Locker.links_after < after).values(links_after=after)
             )
             if advanced.rowcount == 1:
-                take_link_changes(connection, changes)
+                take_link_changes(connection, iss, changes, self._may_name(iss))
+
+    def _may_name(self, iss: str) -> Callable[[str, str], bool]:
+        """Return what a locker may speak of; settings that list lockers shut out those they do not list."""
+        limit = self._limits.get(iss)
+        return limit.covers if limit else lambda _issuer, _doc_type: not self._limits
 
     def has_out_of_scope(self, iss: str) -> bool:
         """Tell whether something was refused only because its type was not approved."""

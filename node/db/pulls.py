@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.contract.identifiers import uuid7
+from node.db.holder_references import note_references
 from node.db.models import DocType, Document, Issuer, PendingMatch, PullTransaction, PullTry, SearchParameter
 from node.db.session import Database
 from node.services.matching import Candidate
@@ -118,13 +119,9 @@ class PullConnection:
             statement.on_conflict_do_nothing(index_elements=["document_id", "locker", "resident_ref"])
         )
 
-    def link(self, document_id: str, holder_ref: str) -> None:
-        """Note the reference by which the locker names the holder, unless one is known."""
-        self._connection.execute(
-            update(Document)
-            .where(Document.document_id == document_id, Document.holder_ref.is_(None))
-            .values(holder_ref=holder_ref)
-        )
+    def link(self, iss: str, document_id: str, holder_ref: str) -> None:
+        """Note the reference by which a locker names the holder, unless one of its own is known."""
+        note_references(self._connection, iss, {document_id: holder_ref}, replace=False)
 
 
 def purge_pulls(connection: Connection, tries_before_us: int, answers_before_us: int) -> int:

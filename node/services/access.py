@@ -91,6 +91,10 @@ class LockerScope:
     issuers: tuple[str, ...] = ()
     doc_types: tuple[str, ...] = ()
 
+    def covers(self, issuer: str, doc_type: str) -> bool:
+        """Tell whether an issuer's documents of a type are this locker's concern."""
+        return _within(issuer, self.issuers) and _within(doc_type, self.doc_types)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRules:
@@ -195,7 +199,7 @@ def _require_valid_ticket(
 
 
 def _require_ticket_covers(ticket: Ticket, rules: NodeRules, locker: LockerScope | None, uri: DocumentURI) -> None:
-    if locker is None or not (_within(ticket.issuer, locker.issuers) and _within(ticket.doc_type, locker.doc_types)):
+    if locker is None or not locker.covers(ticket.issuer, ticket.doc_type):
         raise OutOfScope("This locker may not give tickets for this issuer or type", reason="locker-out-of-scope")
     if f"{ticket.issuer}-{ticket.doc_type}-{ticket.doc_id}".lower() != uri.key:
         raise Forbidden("The ticket is for another document", reason="other-document")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from node.contract.holders import Holder
+from node.contract.identifiers import new_reference
 from node.contract.uri import DocumentURI, IssuerDirectory
 from node.services.ports import CatalogueDocument, DocTypeRecord, EncodedEvent, Placement
 
@@ -35,9 +36,10 @@ class HolderColumns:
         return cls(holder.scheme, holder.keyed_hash(key), holder.last_four)
 
     def as_changes(self) -> dict[str, Any]:
-        """Return the columns of a known document; the reference that a locker gave was for the holder before."""
+        """Return the columns of a known document; the reference that it had stands for the holder before."""
         return {
-            "holder_scheme": self.scheme, "holder_hash": self.keyed_hash, "holder_last4": self.last4, "holder_ref": None,
+            "holder_scheme": self.scheme, "holder_hash": self.keyed_hash, "holder_last4": self.last4,
+            "holder_ref": new_reference(),
         }  # fmt: skip
 
 

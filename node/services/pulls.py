@@ -47,8 +47,8 @@ class PullTransaction(Protocol):
     def add_pending(self, document_id: str, iss: str, resident_ref: str, now_us: int) -> None:
         """Put a near match before an officer, once for each document and resident."""
 
-    def link(self, document_id: str, holder_ref: str) -> None:
-        """Note the reference by which the locker names the holder, unless one is known."""
+    def link(self, iss: str, document_id: str, holder_ref: str) -> None:
+        """Note the reference by which a locker names the holder, unless one of its own is known."""
 
 
 class PullRecords(Protocol):
@@ -116,7 +116,7 @@ class PullService:
         answer = _outcome(request["txn"], verdict, found)
         resident_ref = request["resident"]["resident_ref"]
         if verdict is Verdict.MATCH:
-            records.link(found.document_id, resident_ref)
+            records.link(iss, found.document_id, resident_ref)
         elif verdict is Verdict.NEAR:
             records.add_pending(found.document_id, iss, resident_ref, now_us)
         if not records.keep(iss, request["txn"], fingerprint, json.dumps(answer, sort_keys=True), now_us):
@@ -170,9 +170,7 @@ class PullService:
 
 
 def _require_served(locker: LockerScope, issuer: str, doc_type: str) -> None:
-    issuers = [item.lower() for item in locker.issuers] or [issuer.lower()]
-    doc_types = [item.lower() for item in locker.doc_types] or [doc_type.lower()]
-    if locker.state != "active" or issuer.lower() not in issuers or doc_type.lower() not in doc_types:
+    if locker.state != "active" or not locker.covers(issuer, doc_type):
         raise OutOfScope(reason="locker-out-of-scope")
 
 

@@ -12,10 +12,11 @@ from node.contract.sealing import CannotOpen, OpeningKey
 from node.contract.uri import DocumentURI
 from node.db import catalogue, schema
 from node.db.fencing import FencedDatabase, give_up_leases
+from node.db.holder_references import note_references
 from node.db.holder_seals import WAITING, erase_seals, reseal_for, seal_holder, seals_for
 from node.db.leases import LeaseLost, take_lease
 from node.db.lockers import activate, change_locker, locker_rows, save_locker
-from node.db.models import HolderSeal, OutboxRow
+from node.db.models import HolderReference, HolderSeal, OutboxRow
 from node.db.outbox import (
     OutboxRecords,
     announce,
@@ -171,10 +172,10 @@ def test_the_same_results_stored_twice_change_nothing_more(database):
         (row,) = due_rows(connection, A, NOW)
         results = [RowResult(row.row_id, "linked", "ref-1")]
         settle(connection, A, [row], results, NOW)
-        catalogue.set_holder_ref(connection, document_id, "newer")
+        note_references(connection, A, {document_id: "newer"})
         settle(connection, A, [row], results, NOW)
         settle(connection, A, [row], [RowResult(row.row_id, "refused", problem={"status": 403})], NOW)
-        assert catalogue.documents_by_id(connection, [document_id])[0].holder_ref == "newer"
+        assert connection.execute(select(HolderReference.holder_ref)).scalars().all() == ["newer"]
         assert queued(connection) == []
         assert sealed(connection) == {}
 

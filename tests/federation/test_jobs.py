@@ -15,7 +15,7 @@ from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db.audit_log import LogFilter, append_events, read_log
 from node.db.lockers import void_moments
-from node.db.models import Document, OutboxRow
+from node.db.models import HolderReference, OutboxRow
 from node.db.processes import mark_ended, register_process
 from node.services.audit import encode_event
 
@@ -68,7 +68,7 @@ def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
 
         def holder_ref():
             with side.database.reading() as connection:
-                return connection.execute(select(Document.holder_ref)).scalar_one()
+                return connection.execute(select(HolderReference.holder_ref)).scalar()
 
         wait_for(lambda: holder_ref() == "ref-1")
         locker.publish(("c1", 5_000_000_000_000_000))

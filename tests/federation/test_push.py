@@ -16,7 +16,7 @@ from node.contract.times import MINUTE
 from node.contract.uri import DocumentURI
 from node.db.catalogue import change_document
 from node.db.holder_seals import WAITING, seal_holder
-from node.db.models import Document, HolderSeal, OutboxRow
+from node.db.models import Document, HolderReference, HolderSeal, OutboxRow
 from node.db.outbox import LONGEST_DELAY, announce, backlog, refused_rows, retry_delay, retry_refused
 from node.services.locker_client import LockerFault
 
@@ -36,8 +36,11 @@ def rows(side):
 
 
 def holder_refs(side):
+    named = select(Document.doc_id, HolderReference.holder_ref).outerjoin(
+        HolderReference, HolderReference.own_ref == Document.holder_ref
+    )
     with side.database.reading() as connection:
-        return {row.doc_id: row.holder_ref for row in connection.execute(select(Document.doc_id, Document.holder_ref))}
+        return {row.doc_id: row.holder_ref for row in connection.execute(named)}
 
 
 def test_documents_from_before_the_locker_are_announced_with_their_holders(side, locker):

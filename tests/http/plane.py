@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
+from sqlalchemy import update
 
 from drivers.filesystem import FilesystemDriver
 from node.contract.holders import Holder
@@ -25,6 +26,7 @@ from node.db.audit_log import DirectRecorder, LogFilter, read_log
 from node.db.cataloguing import CatalogueStore
 from node.db.control_records import ControlRecords
 from node.db.lockers import activate, change_locker, save_locker
+from node.db.models import Document
 from node.db.pulls import PullRecords
 from node.db.sequencer import sequence_once
 from node.db.session import Database
@@ -190,7 +192,8 @@ class ControlPlane:
             document_id = catalogue.add_document(connection, new, now_us())
             placement = Placement(1, "application/pdf", "te", 3, SHA256, "main", f"{doc_id}.pdf")
             catalogue.add_representation(connection, document_id, placement, now_us())
-            catalogue.set_holder_ref(connection, document_id, columns.pop("holder_ref", "h-1"))
+            mine = update(Document).where(Document.document_id == document_id)
+            connection.execute(mine.values(holder_ref=columns.pop("holder_ref", "h-1")))
             if columns:
                 catalogue.change_document(connection, document_id, now_us(), **columns)
         return str(uri)

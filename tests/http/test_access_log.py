@@ -8,9 +8,11 @@ import pytest
 
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db.audit_log import append_events
+from node.db.holder_references import take_link_changes
 from node.http.log_tables import cell
 from node.services.access import LockerScope
 from node.services.audit import encode_event
+from node.services.push import LinkChange
 from tests.http.plane import ISS, ISSUER, OTHER_ISSUER, Locker, register
 
 PATH = "/v1/access-log"
@@ -84,6 +86,26 @@ def test_a_resident_sees_own_rows_and_who_read_but_not_from_where(control):
         assert answer.status_code == 403
         assert control.events()[-1]["reason"] == "not-own-rows"
     assert uris(ask(control, grant, f"uri={ISSUER}-INCOM-2")) == []
+
+
+def test_a_resident_sees_the_nodes_own_rows_and_none_of_another_lockers(control):
+    other = Locker("https://other.example")
+    register(control, other)
+    uri = control.add("1", holder_ref="own-1")
+    with control.database.writing() as connection:
+        changes = [LinkChange(1, uri, "linked", "h-1")]
+        take_link_changes(connection, ISS, changes, lambda _issuer, _doc_type: True)
+    read(control, "1", holder_ref="h-1")
+    read(control, "1", holder_ref="own-1", client_id=None, principal={"kind": "token", "id": "t", "role": "operator"})
+    read(control, "1", holder_ref="h-1", principal={"kind": "ticket", "iss": other.iss})
+    control.sequence()
+
+    def roles(locker):
+        rows = ask(control, locker.log_grant(scope="holder", holder_ref="h-1")).json()["rows"]
+        return [row["role"] for row in rows if row["action"] == "read"]
+
+    assert roles(control.locker) == ["ticket", "operator"]
+    assert roles(other) == ["ticket"]
 
 
 def test_a_requester_sees_own_pulls_and_not_those_of_a_namesake(control):

@@ -70,7 +70,8 @@ class AccessLogHandlers:
         if grant.client_id is not None:
             # Requesters' names are a locker's own: two lockers may each have one of this name.
             return [shown_row(position, event) for position, event in events if _is_of_locker(event, grant.scope.iss)]
-        return [_without_others(shown_row(position, event)) for position, event in events]
+        own = [(position, event) for position, event in events if not _is_of_another_locker(event, grant.scope.iss)]
+        return [_without_others(shown_row(position, event)) for position, event in own]
 
     def _office_filter(
         self, scope: TokenScope, events: Sequence[Mapping[str, Any]]
@@ -85,10 +86,9 @@ class AccessLogHandlers:
 
 def _wanted(filters: Mapping[str, Any]) -> LogFilter:
     uri = filters.get("uri")
-    holder_ref = filters.get("holder_ref")
     return LogFilter(
         uri_key=uri.lower() if uri else None,
-        holder_refs=(holder_ref,) if holder_ref else (),
+        holder_ref=filters.get("holder_ref"),
         client_id=filters.get("client_id"),
         consent_id=filters.get("consent_id"),
         action=filters.get("action"),
@@ -111,12 +111,13 @@ def _own(wanted: LogFilter, grant: LogGrant) -> LogFilter:
 
     Raises Forbidden for a filter that asks for somebody else's.
     """
-    own = (grant.holder_ref,) if grant.holder_ref is not None else ()
+    own = grant.holder_ref
     foreign_client = grant.client_id is not None and wanted.client_id not in (None, grant.client_id)
-    if foreign_client or (own and wanted.holder_refs not in ((), own)):
+    if foreign_client or (own and wanted.holder_ref not in (None, own)):
         raise Forbidden("A log grant is for one's own rows", reason="not-own-rows")
     return replace(
-        wanted, client_id=grant.client_id or wanted.client_id, holder_refs=own or wanted.holder_refs,
+        wanted, client_id=grant.client_id or wanted.client_id, holder_ref=own or wanted.holder_ref,
+        holder_iss=grant.scope.iss if own else None,
         issuers=_keys(grant.scope.issuers), doc_types=_keys(grant.scope.doc_types),
     )  # fmt: skip
 
@@ -142,6 +143,12 @@ def _keys(names: Sequence[str]) -> tuple[str, ...]:
 def _is_of_locker(event: Mapping[str, Any], iss: str) -> bool:
     principal = event.get("principal")
     return isinstance(principal, dict) and principal.get("iss") == iss
+
+
+def _is_of_another_locker(event: Mapping[str, Any], iss: str) -> bool:
+    """Tell whether somebody read under a ticket of another locker, whose references mean nothing at this one."""
+    principal = event.get("principal")
+    return isinstance(principal, dict) and principal.get("iss") not in (None, iss)
 
 
 def _without_others(row: dict[str, Any]) -> dict[str, Any]:
