@@ -30,16 +30,23 @@ class PostgreSQLServer:
             [*as_postgres(), str(self.bin / program), *arguments], check=True, capture_output=True, cwd=self.folder
         )
 
-    def create_database(self) -> str:
-        name = "test_" + secrets.token_hex(6)
-        environment = {**os.environ, "PGPASSWORD": self.password}
-        subprocess.run(
-            [str(self.bin / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "locker", name],
-            check=True,
-            capture_output=True,
-            env=environment,
-        )
+    def create_database(self, name: str | None = None, template: str | None = None) -> str:
+        """Make a database, empty or a copy of another that nobody is connected to, and return its URL."""
+        name = name or "test_" + secrets.token_hex(6)
+        self.administer(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database with whatever is connected to it."""
+        self.administer(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
+
+    def administer(self, statement: str) -> None:
+        """Run one statement outside of any transaction."""
+        import psycopg
+
+        address = self.url("postgres").replace("postgresql+psycopg:", "postgresql:")
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(statement)
 
     def start(self, *options: str) -> None:
         # The log file keeps pg_ctl's server from holding this process's pipes open.
@@ -86,13 +93,13 @@ def make_postgresql(folder: Path, port: int) -> PostgreSQLServer:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgreSQLServer]:
-    """Run a server on a free port of the loopback interface and remove it afterwards."""
+def running_postgresql(place: Path | None = None) -> Iterator[PostgreSQLServer]:
+    """Run a server on a free port of the loopback interface and remove it afterwards; ``place`` is where its folder is made."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     # A folder that the postgres user can reach, which test runners' own folders are not.
-    folder = Path(tempfile.mkdtemp(prefix="federated-locker-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="federated-locker-postgresql-", dir=place))
     server = make_postgresql(folder, port)
     try:
         yield server

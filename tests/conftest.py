@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from bench.postgresql import PostgreSQLServer, running_postgresql
+from tests.databases import MigratedDatabases
+from tests.folders import quick_folder
 
 SHARING_FOLDERS = ("federation",)
 """Folders whose tests share one running federation."""
@@ -21,6 +25,15 @@ SHARING_FOLDERS = ("federation",)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the full numbers (make soak)")
     parser.addoption("--soak-report", help="write the run's result to this file")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the folders of an ordinary run into memory; a soak run has them on the disk."""
+    in_worker = hasattr(config, "workerinput")
+    if not (config.getoption("--soak") or config.option.basetemp or in_worker) and (place := quick_folder()):
+        config.option.basetemp = made = tempfile.mkdtemp(prefix="federated-locker-tests-", dir=place)
+        config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
@@ -82,16 +95,18 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgreSQLServer]:
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQLServer]:
     """The run's server; without PostgreSQL on the machine this fails the run and skips nothing."""
-    with running_postgresql() as server:
+    with running_postgresql(None if request.config.getoption("--soak") else quick_folder()) as server:
         yield server
 
 
 @pytest.fixture
-def postgres_url(postgresql_server: PostgreSQLServer) -> str:
+def postgres_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
     """A fresh, empty database on the session's PostgreSQL."""
-    return postgresql_server.create_database()
+    url = postgresql_server.create_database()
+    yield url
+    postgresql_server.drop_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -100,6 +115,36 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> MigratedDatabases:
+    """Makes databases that have the newest schema."""
+    return MigratedDatabases(tmp_path_factory.mktemp("templates"))
+
+
+def _migrated_url(
+    owner: str, request: pytest.FixtureRequest, migrated: MigratedDatabases, folder: Path
+) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield migrated.sqlite(owner, folder / "test.db")
+        return
+    server = request.getfixturevalue("postgresql_server")
+    url = migrated.postgresql(owner, server)
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def node_database_url(request: pytest.FixtureRequest, migrated: MigratedDatabases, tmp_path: Path) -> Iterator[str]:
+    """A node's database without rows, once of each kind."""
+    yield from _migrated_url("node", request, migrated, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def locker_database_url(request: pytest.FixtureRequest, migrated: MigratedDatabases, tmp_path: Path) -> Iterator[str]:
+    """A locker's database without rows, once of each kind."""
+    yield from _migrated_url("locker", request, migrated, tmp_path)
 
 
 @pytest.fixture(scope="session")

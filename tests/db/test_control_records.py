@@ -5,7 +5,7 @@ import pytest
 from node.contract.problems import ServiceUnavailable
 from node.contract.times import DAY, now_us
 from node.contract.uri import DocumentURI
-from node.db import catalogue, schema
+from node.db import catalogue
 from node.db.audit_log import LogFilter, append_events
 from node.db.control_records import COUNTED_DAYS, ControlRecords
 from node.db.sequencer import sequence_once
@@ -18,9 +18,8 @@ ISSUER = "in.gov.example"
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     yield database
     database.close()
 

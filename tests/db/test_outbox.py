@@ -10,7 +10,7 @@ from node.contract.holders import Holder
 from node.contract.problems import PROBLEM_BASE, OutOfScope
 from node.contract.sealing import CannotOpen, OpeningKey
 from node.contract.uri import DocumentURI
-from node.db import catalogue, schema
+from node.db import catalogue
 from node.db.fencing import FencedDatabase, give_up_leases
 from node.db.holder_references import note_references
 from node.db.holder_seals import WAITING, erase_seals, reseal_for, seal_holder, seals_for
@@ -40,9 +40,8 @@ SITA = Holder.parse("mobile", "9876543210")
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     with database.writing() as connection:
         catalogue.add_issuer(connection, "in.x", "X", NOW)
     yield database

@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from node.db import schema
 from node.db.lockers import save_locker
 from node.db.models import AccessEvent, AccessUnsequenced, RevocationEntryRow
 from node.db.prepared import MOST_VALUES, PreparedDelete, PreparedInsert, PreparedSelect, run_driver_sql
@@ -30,9 +29,8 @@ EVENTS = PreparedInsert(insert(AccessEvent), ("event_id", "payload", "nonce"))
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    schema.upgrade(opened)
+def database(node_database_url: str) -> Iterator[Database]:
+    opened = Database(node_database_url)
     yield opened
     opened.close()
 

@@ -132,7 +132,8 @@ def make_node(folder: Path, database_url: str, **settings) -> ServedNode:
     text = "\n".join(f"{name} = {toml(value)}" for name, value in lines.items())
     (folder / SETTINGS_FILE).write_text(text + '\n[stores.main]\ndriver = "filesystem"\nroot = "storage"\n')
     node = build_node(folder)
-    schema.upgrade(node.database)
+    if schema.current_revision(node.database) is None:
+        schema.upgrade(node.database)
     served = ServedNode(folder, node)
     with node.database.writing() as connection:
         catalogue.add_issuer(connection, ISSUER, "Example", now_us())
@@ -183,13 +184,13 @@ def serve(served: ServedNode, puts=None, drain_seconds=2.0):
 
 
 @pytest.fixture
-def served_with(tmp_path, database_url):
+def served_with(tmp_path, node_database_url):
     """Make and serve a node with settings of the test's own."""
     running = []
 
     def start(**settings) -> ServedNode:
         bounds = {"send_timeout_seconds": 1.0, "receive_timeout_seconds": 1.0}
-        served = make_node(tmp_path / "node", database_url, **{**bounds, **settings})
+        served = make_node(tmp_path / "node", node_database_url, **{**bounds, **settings})
         running.append((served, serve(served)))
         return served
 

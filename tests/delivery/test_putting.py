@@ -176,8 +176,8 @@ def stopping_at_once(served, puts=None):
     return threading.Thread(target=serve(served, puts, drain_seconds=0.1))
 
 
-def test_a_put_that_a_stopping_server_breaks_off_is_in_the_log(tmp_path, database_url):
-    served = make_node(tmp_path / "node", database_url)
+def test_a_put_that_a_stopping_server_breaks_off_is_in_the_log(tmp_path, node_database_url):
+    served = make_node(tmp_path / "node", node_database_url)
     stop = stopping_at_once(served)
     connection = raw_put(served, ["Content-Length: 100000"], PDF)
     time.sleep(0.2)  # the body is being received
@@ -193,9 +193,9 @@ def test_a_put_that_a_stopping_server_breaks_off_is_in_the_log(tmp_path, databas
 
 @pytest.mark.parametrize("error", [None, Conflict(reason="other-content")])
 def test_a_put_that_is_being_stored_when_the_server_stops_has_one_row_that_tells_the_truth(
-    tmp_path, database_url, error
+    tmp_path, node_database_url, error
 ):
-    served = make_node(tmp_path / "node", database_url)
+    served = make_node(tmp_path / "node", node_database_url)
     puts = HeldPuts(served.node.administration, error)
     stop = stopping_at_once(served, puts)
     connection = raw_put(served, [f"Content-Length: {len(PDF)}"], PDF)

@@ -13,9 +13,8 @@ from tests.durability.log_checks import placed_events, require_whole_log
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     yield database
     database.close()
 

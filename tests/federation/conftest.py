@@ -373,7 +373,8 @@ def make_side(tmp_path: Any) -> Iterator[Callable[[str], NodeSide]]:
 
     def make(url: str) -> NodeSide:
         database = Database(url)
-        schema.upgrade(database)
+        if schema.current_revision(database) is None:
+            schema.upgrade(database)
         # Failures that tests ask for must not open the circuit, which is tested for itself.
         http = OutboundClient(
             allow_private=("127.0.0.0/8",), limits=OutboundLimits(first_byte=5), circuits=Circuits(failures=10_000)
@@ -388,8 +389,8 @@ def make_side(tmp_path: Any) -> Iterator[Callable[[str], NodeSide]]:
 
 
 @pytest.fixture
-def side(make_side: Callable[[str], NodeSide], database_url: str) -> NodeSide:
-    return make_side(database_url)
+def side(make_side: Callable[[str], NodeSide], node_database_url: str) -> NodeSide:
+    return make_side(node_database_url)
 
 
 @pytest.fixture(scope="session")

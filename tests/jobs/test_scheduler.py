@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy import select
 
 from node.contract.times import now_us
-from node.db import schema
 from node.db.leases import take_lease
 from node.db.lockers import save_locker
 from node.db.models import Lease
@@ -50,9 +49,8 @@ HOST = textwrap.dedent(
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     yield database
     database.close()
 

@@ -13,7 +13,6 @@ import pytest
 
 from locker.application import build_app
 from locker.config import Settings, load_settings
-from locker.db.migration import upgrade
 from locker.db.session import Database
 from locker.keys import LockerKeys, create_keys
 from locker.services.attempts import GATEWAY, OWN, RESOLVE, Asked
@@ -33,6 +32,7 @@ from node.contract.tickets import verify_ticket
 from node.contract.times import DAY, now_us
 from node.web.processes import bind, url_of
 from node.web.server import ServerSettings, build_server
+from tests.databases import MigratedDatabases
 
 ISS = "http://locker.test"
 ISSUER = "in.gov.meeseva.ap"
@@ -203,15 +203,15 @@ def empty_database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def database(empty_database: Database) -> Database:
-    upgrade(empty_database)
-    return empty_database
+def database(locker_database_url: str) -> Iterator[Database]:
+    database = Database(locker_database_url)
+    yield database
+    database.dispose()
 
 
 @pytest.fixture
-def sqlite_database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/locker.db")
-    upgrade(database)
+def sqlite_database(tmp_path: Path, migrated: MigratedDatabases) -> Iterator[Database]:
+    database = Database(migrated.sqlite("locker", tmp_path / "locker.db"))
     yield database
     database.dispose()
 

@@ -17,7 +17,6 @@ from node.db.catalogue import add_issuer
 from node.db.cataloguing import CatalogueStore
 from node.db.lockers import activate, save_locker
 from node.db.models import AccessEvent
-from node.db.schema import upgrade
 from node.db.session import Database
 from node.services.documents import DocumentAdministration
 from node.services.ingest import Ingest
@@ -90,10 +89,9 @@ class Place:
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Iterator[Place]:
+def place(node_database_url: str, tmp_path: Path) -> Iterator[Place]:
     folder = tmp_path / "node"
     folder.mkdir()
-    database = Database(database_url)
-    upgrade(database)
+    database = Database(node_database_url)
     yield Place(folder, database)
     database.close()

@@ -5,7 +5,7 @@ import pytest
 from node.contract.holders import Holder
 from node.contract.problems import UnacceptableContent
 from node.contract.uri import DocumentURI
-from node.db import catalogue, schema
+from node.db import catalogue
 from node.db.holder_documents import HolderDocuments
 from node.db.session import Database
 from node.services.access import TokenScope
@@ -16,9 +16,8 @@ SITA = Holder.parse("mobile", "9876543210")
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     with database.writing() as connection:
         for issuer in ("in.x", "in.y"):
             catalogue.add_issuer(connection, issuer, issuer, 1)

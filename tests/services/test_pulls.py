@@ -15,7 +15,7 @@ from node.contract.problems import Conflict, OutOfScope, TooManyRequests, Unacce
 from node.contract.sealing import OpeningKey
 from node.contract.times import HOUR
 from node.contract.uri import DocumentURI
-from node.db import catalogue, schema
+from node.db import catalogue
 from node.db.models import Document, HolderReference, PendingMatch, PullTransaction, PullTry, SearchParameter
 from node.db.pulls import PullRecords, purge_pulls
 from node.db.session import Database
@@ -37,9 +37,8 @@ OPENING = OpeningKey.generate()
 
 
 @pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    schema.upgrade(database)
+def database(node_database_url):
+    database = Database(node_database_url)
     with database.writing() as connection:
         catalogue.add_issuer(connection, "in.x", "X", NOW)
         catalogue.add_doc_type(connection, DocTypeRecord("in.x", "INC", "Income", tuple(PARAMETERS), RULE), NOW)
