@@ -15,11 +15,11 @@ from locker.application import build_app
 from locker.config import Settings, load_settings
 from locker.db.session import Database
 from locker.keys import LockerKeys, create_keys
-from locker.services.attempts import GATEWAY, OWN, RESOLVE, Asked
 from locker.services.assembly import Services, assemble
+from locker.services.attempts import GATEWAY, OWN, RESOLVE, Asked
 from locker.services.consents import ConsentView, NewConsent
-from locker.services.records import AttemptFilter, Window
 from locker.services.links import NewIdentifier
+from locker.services.records import AttemptFilter, Window
 from locker.services.tickets import Granted, TicketRequest
 from locker.services.tokens import bearer_digest
 from locker.wiring import Locker, build_locker
