@@ -132,17 +132,29 @@ def counts(locker):
         return tuple(session.scalar(select(func.count()).select_from(table)) for table in (TicketRecord, PullAttempt))
 
 
+def expect_attempt(locker, name, answer, source):
+    """A refused attempt at what is recorded has left a row that says from where; nothing else has one."""
+    rows = locker.world.attempts(request_id=answer.headers["x-request-id"])
+    recorded = name in TICKETED or LOCKER[name].audit == "log.query"
+    assert {(row["outcome"], row["source"]) for row in rows} == ({("refused", source)} if recorded else set())
+    assert all(row["reason"] for row in rows)
+
+
 def ask_locker(locker, name, credential):
     consent = locker.fresh_consent_id() if name in ("narrow_consent", "revoke_consent") else locker.consent_id
     names = {"uri": INCOME, "consent_id": consent, "node_id": "node-ap", "issuer": LINKED_ISSUER, "sequence": "1"}
     names = {key: value for key, value in names.items() if f"{{{key}}}" in LOCKER[name].path}
     request = request_of(LOCKER[name], locker_bodies(locker), **names)
     # The token endpoint takes one way to authenticate, and its form is one already.
-    headers = {"authorization": f"Bearer {credential}"} if credential and name != "issue_token" else {}
+    headers = {"x-forwarded-for": next(ADDRESSES)}
+    if credential and name != "issue_token":
+        headers["authorization"] = f"Bearer {credential}"
     if "gateway" in name:
         headers["consent-id"] = locker.consent_id
     before = counts(locker)
     answer = locker.http.request(headers=headers, **request)
+    if answer.status_code in (401, 403):
+        expect_attempt(locker, name, answer, headers["x-forwarded-for"])
     return answer, tuple(after - was for after, was in zip(counts(locker), before, strict=True))
 
 

@@ -167,6 +167,7 @@ def joined_locker(folder: Path) -> Iterator[JoinedLocker]:
     (folder / "locker.toml").write_text(
         'base_url = "http://locker.test"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
         "node_connect_timeout_seconds = 1\nnode_first_byte_timeout_seconds = 3\nsend_timeout_seconds = 2\n"
+        'trusted_proxies = ["127.0.0.1/32"]\n'
     )
     clock = Clock()
     locker = build_locker(load_settings(folder), clock=clock)
