@@ -16,7 +16,7 @@ from node.db.outbox import OutboxRecords
 from node.db.pulls import PullRecords
 from node.db.session import Database
 from node.keys import NodeKeys, load_keys
-from node.services.access import LockerScope, NodeRules
+from node.services.access import LockerScope, NodeRules, locker_scopes
 from node.services.documents import DocumentAdministration
 from node.services.locker_client import LockerClient
 from node.services.locker_lists import LockerLists
@@ -60,10 +60,7 @@ class Node:
     @cached_property
     def limits(self) -> Mapping[str, LockerScope]:
         """What the settings let each locker give tickets for; empty when they list none."""
-        return {
-            limit.iss: LockerScope(limit.iss, "active", limit.issuers, limit.doc_types)
-            for limit in self.settings.lockers
-        }
+        return locker_scopes(self.settings.lockers)
 
     @cached_property
     def records(self) -> ControlRecords:

@@ -39,7 +39,10 @@ class FeedHead(Base):
 
 
 class Registration(Base):
-    """What a node asked for under its own signature; nothing of it counts until an officer approves it."""
+    """What a node asked for under its own signature; nothing of it counts until an officer approves it.
+
+    ``network`` is where it came from, so that one network does not fill the waiting list.
+    """
 
     __tablename__ = "registration"
     registration_id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -47,6 +50,7 @@ class Registration(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))
     jti: Mapped[str] = mapped_column(String(128))
     claims: Mapped[str] = mapped_column(Text)
+    network: Mapped[str | None] = mapped_column(String(64))
     received_us: Mapped[int] = mapped_column(TimeUS)
 
 

@@ -1,6 +1,7 @@
 """Which node answers for which issuer and document type: asked for by a node, decided by an officer."""
 
 import hmac
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,9 @@ PENDING = "pending"
 
 MAX_PENDING = 1000
 MAX_PENDING_OF_NODE = 5
+MAX_PENDING_OF_NETWORK = 50
 PENDING_DAYS = 30
+UNKNOWN = "unknown"
 MAX_REGISTRATION = 256 * 1024
 
 _NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?\Z")
@@ -46,6 +49,10 @@ _WAITS = ~(
     .where(Node.node_id == Registration.node_id, Node.fingerprint == Registration.fingerprint)
     .exists()
 )
+
+
+# Registrations from before networks were noted are as one from an unknown place.
+_NETWORK = func.coalesce(Registration.network, UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,8 @@ class Directory:
         self._iss = iss
         self._check_address = check_address
 
-    def register(self, token: str, now_us: int) -> Received:
-        """Store a node's signed registration for an officer to decide on.
+    def register(self, token: str, now_us: int, source: str = UNKNOWN) -> Received:
+        """Store a node's signed registration, from a network address, for an officer to decide on.
 
         Raises InvalidCredential for a bad signature, BadRequest for bad claims, Conflict for an issuer id that collides.
         """
@@ -88,7 +95,7 @@ class Directory:
         row = Registration(
             registration_id=uuid7(), node_id=node_id, fingerprint=fingerprint(keys), jti=str(claims["jti"])[:128],
             claims=json.dumps({name: claims[name] for name in ("node_id", "name", "base_url", "jwks", "issuers")}),
-            received_us=now_us,
+            network=_network_of(source), received_us=now_us,
         )  # fmt: skip
         with self._database.write() as session:
             same = (Registration.node_id == node_id) & (Registration.fingerprint == row.fingerprint)
@@ -96,9 +103,9 @@ class Directory:
             if before is not None and before.jti == row.jti:
                 return _received(session, before)
             use_once(session, node_id, str(claims["jti"]), int(claims["exp"]))
-            _require_room(session, node_id, now_us)
             _require_no_collision(session, [issuer["issuer"] for issuer in claims["issuers"]])
             session.execute(delete(Registration).where(same))
+            _make_room(session, row)
             session.add(row)
             session.flush()
             return _received(session, row)
@@ -314,14 +321,49 @@ def _is_text(value: Any, length: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= length and value.isprintable()
 
 
-def _require_room(session: Session, node_id: str, now_us: int) -> None:
-    """Raise TooManyRequests when too many registrations wait, under this node's id or altogether."""
-    session.execute(delete(Registration).where(_WAITS, Registration.received_us < now_us - PENDING_DAYS * DAY))
-    waiting = select(func.count()).select_from(Registration).where(_WAITS)
-    if (session.scalar(waiting.where(Registration.node_id == node_id)) or 0) >= MAX_PENDING_OF_NODE:
+def _make_room(session: Session, new: Registration) -> None:
+    """Raise TooManyRequests when too many registrations wait under this node's id or from its network.
+
+    A full list gives up the oldest one of the network that has the most in it. So whoever wants to keep others out needs more
+    networks than there are places, and a node whose registration was given up has only to register again.
+    """
+    session.execute(delete(Registration).where(_WAITS, Registration.received_us < new.received_us - PENDING_DAYS * DAY))
+    of_node = select(func.count()).select_from(Registration).where(_WAITS, Registration.node_id == new.node_id)
+    if (session.scalar(of_node) or 0) >= MAX_PENDING_OF_NODE:
         raise TooManyRequests("too many registrations of this node wait for a decision; ask its officer to reject some")
-    if (session.scalar(waiting) or 0) >= MAX_PENDING:
+    by_network = select(_NETWORK, func.count()).where(_WAITS).group_by(_NETWORK)
+    waiting: dict[str, int] = {network: count for network, count in session.execute(by_network)}
+    mine = waiting.get(new.network or UNKNOWN, 0)
+    if mine >= MAX_PENDING_OF_NETWORK:
+        raise TooManyRequests("too many registrations from this network wait for a decision")
+    if sum(waiting.values()) < MAX_PENDING:
+        return
+    most = max(waiting.values())
+    if most <= mine:
         raise TooManyRequests("too many registrations wait for a decision")
+    _give_up_oldest(session, [network for network, count in waiting.items() if count == most])
+
+
+def _give_up_oldest(session: Session, networks: Sequence[str]) -> None:
+    """Drop the oldest registration that waits from some networks, with the tokens that open it."""
+    oldest = (
+        select(Registration.registration_id)
+        .where(_WAITS, _NETWORK.in_(networks))
+        .order_by(Registration.received_us, Registration.registration_id)
+        .limit(1)
+    )
+    given_up = session.scalars(oldest).one()
+    session.execute(delete(Registration).where(Registration.registration_id == given_up))
+    session.execute(delete(AccessToken).where(AccessToken.subject == given_up))
+
+
+def _network_of(source: str) -> str:
+    """Return what one subscriber may have all of: an IPv4 /24 or an IPv6 /48."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return UNKNOWN
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
 def _require_no_collision(session: Session, issuers: Sequence[str]) -> None:

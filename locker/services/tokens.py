@@ -18,7 +18,7 @@ from urllib.parse import unquote_plus
 from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.orm import Session
 
-from locker.db.models import AccessToken, Client, Registration, UsedAssertion
+from locker.db.models import AccessToken, Client, Node, Registration, UsedAssertion
 from locker.db.prepared import PreparedSelect
 from locker.db.session import Database
 from locker.services.directory import use_once
@@ -55,6 +55,15 @@ class Issued:
     expires_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """Who has shown who it is, the stored credential that this was held against, and the assertion (client id, jti, exp) if any."""
+
+    principal: Principal
+    credential: str
+    assertion: tuple[str, str, int] | None = None
+
+
 class Tokens:
     """Access tokens and the clients' ways to get one."""
 
@@ -77,17 +86,32 @@ class Tokens:
             raise _invalid_client("missing")
         if sum(methods) > 1:
             raise TokenRefused("invalid_request", "Use one way to authenticate.")
+        if methods[2]:
+            proof = self._by_assertion(form, now_us)
+        elif authorization is not None:
+            proof = self._by_secret(*_basic(authorization))
+        else:
+            proof = self._by_secret(form.get("client_id", ""), form["client_secret"])
         with self._database.write() as session:
-            if methods[2]:
-                principal = self._by_assertion(session, form, now_us)
-            elif authorization is not None:
-                principal = _by_secret(session, *_basic(authorization))
-            else:
-                principal = _by_secret(session, form.get("client_id", ""), form["client_secret"])
-            return _issue(session, principal, now_us, now_us + self._lifetime)
+            try:
+                _use(session, proof)
+            except InvalidCredential as error:
+                raise _invalid_client(error.reason) from error
+            return _issue(session, proof.principal, now_us, now_us + self._lifetime)
 
-    def _by_assertion(self, session: Session, form: Mapping[str, str], now_us: int) -> Principal:
-        """Authenticate by ``private_key_jwt`` (RFC 7523 section 2.2); an assertion is taken once."""
+    def _by_secret(self, client_id: str, secret: str) -> _Proof:
+        if not _is_client_id(client_id) or not secret.isprintable():
+            raise _invalid_client("malformed")
+        with self._database.read() as session:
+            client = session.get(Client, client_id)
+        stored = client.secret_hash if client is not None and client.secret_hash is not None else _NO_SECRET
+        same = hmac.compare_digest(stored, digest_of(secret))
+        if client is None or client.secret_hash is None or not same:
+            raise _invalid_client("wrong-secret")
+        return _Proof(Principal(client.kind, client_id), stored)
+
+    def _by_assertion(self, form: Mapping[str, str], now_us: int) -> _Proof:
+        """Authenticate by ``private_key_jwt`` (RFC 7523 section 2.2), in no transaction: checking a signature takes its time."""
         if form.get("client_assertion_type") != ASSERTION_TYPE:
             raise TokenRefused("invalid_request", "The type of the client assertion is not known here.")
         token = form["client_assertion"]
@@ -100,15 +124,16 @@ class Tokens:
                 or form.get("client_id", client_id) != client_id
             ):
                 raise SignatureRefused(reason="malformed-claims")
-            principal = self._signer(session, token, client_id, now_us)
-            use_once(session, client_id, str(claims["jti"]), int(claims["exp"]))
+            principal, jwks = self._signer(token, client_id, now_us)
+            return _Proof(principal, jwks, (client_id, str(claims["jti"]), int(claims["exp"])))
         except InvalidCredential as error:
             raise _invalid_client(error.reason) from error
-        return principal
 
-    def _signer(self, session: Session, token: str, client_id: str, now_us: int) -> Principal:
-        """Return whose keys verify an assertion: a client's, or those of a node that waits for approval."""
-        client = session.get(Client, client_id)
+    def _signer(self, token: str, client_id: str, now_us: int) -> tuple[Principal, str]:
+        """Return whose keys verify an assertion, and those keys: a client's, or those of a node that waits for approval."""
+        with self._database.read() as session:
+            client = session.get(Client, client_id)
+            waiting = session.scalars(select(Registration).where(Registration.node_id == client_id)).all()
         if client is not None and client.jwks is not None:
             try:
                 self._verify(token, KeySet.from_jwks(json.loads(client.jwks)), now_us)
@@ -116,16 +141,13 @@ class Tokens:
                 if error.reason != "unknown-key":
                     raise
             else:
-                if client.state != ACTIVE:
-                    raise SignatureRefused(reason="suspended")
-                return Principal(client.kind, client_id)
-        for row in session.scalars(select(Registration).where(Registration.node_id == client_id)):
-            keys = KeySet.from_jwks(json.loads(row.claims)["jwks"])
+                return Principal(client.kind, client_id), client.jwks
+        for row in waiting:
             try:
-                self._verify(token, keys, now_us)
+                self._verify(token, KeySet.from_jwks(json.loads(row.claims)["jwks"]), now_us)
             except SignatureRefused:
                 continue
-            return Principal(APPLICANT, row.registration_id)
+            return Principal(APPLICANT, row.registration_id), row.claims
         raise SignatureRefused(reason="unknown-key")
 
     def _verify(self, token: str, keys: KeySet, now_us: int) -> None:
@@ -263,15 +285,27 @@ def _is_client_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _CLIENT_ID.fullmatch(value) is not None
 
 
-def _by_secret(session: Session, client_id: str, secret: str) -> Principal:
-    if not _is_client_id(client_id) or not secret.isprintable():
-        raise _invalid_client("malformed")
-    client = session.get(Client, client_id)
-    stored = client.secret_hash if client is not None and client.secret_hash is not None else _NO_SECRET
-    same = hmac.compare_digest(stored, digest_of(secret))
-    if client is None or client.secret_hash is None or not same or client.state != ACTIVE:
-        raise _invalid_client("wrong-secret")
-    return Principal(client.kind, client_id)
+def _use(session: Session, proof: _Proof) -> None:
+    """Hold a proof against what is stored now, and use its assertion up; raises SignatureRefused.
+
+    The node's row is locked before its keys are looked at: an officer who replaces them locks it too, then ends the tokens that
+    the old ones got, and so finds the one that is about to be given.
+    """
+    role, subject = proof.principal.role, proof.principal.subject
+    if role == APPLICANT:
+        waiting = session.get(Registration, subject)
+        stored, state = (None, None) if waiting is None else (waiting.claims, ACTIVE)
+    else:
+        session.execute(select(Node.node_id).where(Node.node_id == subject).with_for_update(read=True))
+        client = session.get(Client, subject)
+        stored = None if client is None else client.jwks if proof.assertion else client.secret_hash
+        state = None if client is None else client.state
+    if stored != proof.credential:
+        raise SignatureRefused(reason="unknown-key" if proof.assertion else "wrong-secret")
+    if state != ACTIVE:
+        raise SignatureRefused(reason="suspended")
+    if proof.assertion is not None:
+        use_once(session, *proof.assertion)
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from node.db.pulls import purge_pulls
 from node.db.sequencer import BATCH, sequence_once
 from node.db.session import Database
 from node.keys import NodeKeys
+from node.services.access import locker_scopes
 from node.services.locker_client import LockerClient, LockerFault
 from node.services.locker_lists import LockerLists
 from node.services.locker_roots import LockerRoots
@@ -178,7 +179,8 @@ def _registration(context: JobContext, database: Database) -> Registration:
 
 
 def _outbox(context: JobContext, database: Database) -> OutboxRecords:
-    return OutboxRecords(database, context.keys.waiting_holders, context.clock)
+    limits = locker_scopes(context.settings.lockers)
+    return OutboxRecords(database, context.keys.waiting_holders, context.clock, limits)
 
 
 def _for_each(database: Database, state: str, what: str, work: Callable[[LockerRow], bool]) -> bool:

@@ -1,9 +1,9 @@
 """Who may read what: a pure decision over a principal, a document and the revocations known. No I/O, no clock of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from node.contract.problems import (
     DocumentNotFound,
@@ -94,6 +94,27 @@ class LockerScope:
     def covers(self, issuer: str, doc_type: str) -> bool:
         """Tell whether an issuer's documents of a type are this locker's concern."""
         return _within(issuer, self.issuers) and _within(doc_type, self.doc_types)
+
+
+class LockerLimit(Protocol):
+    """What the settings say of one locker; empty sequences do not limit."""
+
+    @property
+    def iss(self) -> str:
+        """The locker."""
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers that it may speak of."""
+
+    @property
+    def doc_types(self) -> tuple[str, ...]:
+        """The document types that it may speak of."""
+
+
+def locker_scopes(limits: Iterable[LockerLimit]) -> dict[str, LockerScope]:
+    """Return what the settings let each locker speak of, by locker; empty when they list none."""
+    return {limit.iss: LockerScope(limit.iss, "active", limit.issuers, limit.doc_types) for limit in limits}
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,8 +294,8 @@ def _make_locker(folder: Path, between: Between, options: tuple[str, ...], worke
     temporary = folder / "locker-tmp"
     temporary.mkdir(parents=True)
     environment = {
-        "TMPDIR": str(temporary), "LOCKER_ACCESS_TOKEN_LIFETIME": "3600", "LOCKER_WORKERS": str(workers),
-        "LOCKER_REVOCATION_FRESHNESS": str(FRESHNESS_SECONDS),
+        "TMPDIR": str(temporary), "LOCKER_ACCESS_TOKEN_LIFETIME_SECONDS": "3600", "LOCKER_WEB_PROCESSES": str(workers),
+        "LOCKER_REVOCATION_FRESHNESS_SECONDS": str(FRESHNESS_SECONDS),
     }  # fmt: skip
     server = Server("locker", folder / "locker", f"http://127.0.0.1:{port}", environment=environment)
     command(

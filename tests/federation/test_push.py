@@ -11,6 +11,7 @@ import time
 import pytest
 from sqlalchemy import select
 
+from node.config import Settings
 from node.contract.holders import Holder
 from node.contract.times import MINUTE
 from node.contract.uri import DocumentURI
@@ -18,6 +19,7 @@ from node.db.catalogue import change_document
 from node.db.holder_seals import WAITING, seal_holder
 from node.db.models import Document, HolderReference, HolderSeal, OutboxRow
 from node.db.outbox import LONGEST_DELAY, announce, backlog, refused_rows, retry_delay, retry_refused
+from node.jobs.tasks import JobContext, follow_links
 from node.services.locker_client import LockerFault
 
 SITA = Holder.parse("mobile", "9876543210")
@@ -214,6 +216,22 @@ def test_later_links_are_followed_once_and_in_order(side, locker):
     assert holder_refs(side) == {"1": None, "2": "b"}
     assert side.push.follow_links(locker.iss) == 0
     assert side.lockers.find(locker.iss).links_after == 14
+
+
+def test_the_job_holds_a_locker_to_what_the_settings_let_it_speak_of(side, locker, tmp_path):
+    side.join(locker)
+    side.add("1")
+    side.push.push_all(locker.iss)
+
+    def follow(position, issuers):
+        locker.changes.append({"position": position, "uri": "in.x-INC-1", "outcome": "linked", "holder_ref": "a"})
+        limit = {"iss": locker.iss, "issuers": issuers}
+        settings = Settings(folder=tmp_path, node_id="n", name="N", base_url="https://n.example", lockers=[limit])
+        follow_links(JobContext(settings, side.keys, side.client, side.clock, lambda: None), side.database)
+        return holder_refs(side)["1"]
+
+    assert follow(1, ["in.y"]) is None
+    assert follow(2, ["in.x"]) == "a"
 
 
 def test_links_out_of_order_are_not_taken(side, locker):

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from flask import request
+
 from locker.http.handlers.answers import Answer, registration_document
-from locker.services.directory import Directory
+from locker.services.directory import UNKNOWN, Directory
 from locker.services.links import Links
 from locker.services.principal import Principal
 from locker.services.tokens import APPLICANT
@@ -21,7 +23,7 @@ class NodeHandlers:
 
     def register_node(self, body: dict[str, Any]) -> Answer:
         """Store a registration for an officer."""
-        received = self._directory.register(body["registration"], self._clock())
+        received = self._directory.register(body["registration"], self._clock(), request.remote_addr or UNKNOWN)
         return registration_document(received), 202, {}
 
     def get_registration(self, caller: Principal, node_id: str) -> dict[str, Any]:

@@ -2,7 +2,11 @@ import threading
 from functools import partial
 
 import pytest
+from sqlalchemy import select
 
+from locker.db.models import Registration
+from locker.services.directory import MAX_PENDING
+from node.contract.identifiers import uuid7
 from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError, TooManyRequests
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint, sign
 from node.contract.times import SECOND, now_us
@@ -186,6 +190,65 @@ def test_one_nodes_registrations_lock_nobody_else_out_and_can_be_rejected(either
         directory.reject("node-ap")
     assert directory.registration(node_id="node-ap").fingerprint == fingerprint(approved.keys)
     assert {row["node_id"] for row in directory.registrations()} == {"node-ap", "node-other"}
+
+
+def fill(world, count: int, network) -> None:
+    """Registrations of invented nodes, as a flood would leave them; ``network`` gives that of each by its number."""
+    with world.database.write() as session:
+        session.add_all(
+            Registration(
+                registration_id=uuid7(), node_id=f"invented-{number}", fingerprint="0", jti="j", claims='{"issuers": []}',
+                network=network(number), received_us=now_us() + number,
+            )
+            for number in range(count)
+        )  # fmt: skip
+
+
+def invented(world) -> list[int]:
+    with world.database.read() as session:
+        ids = session.scalars(select(Registration.node_id).where(Registration.node_id.startswith("invented-")))
+        return sorted(int(node_id.removeprefix("invented-")) for node_id in ids)
+
+
+def test_a_flood_from_some_networks_keeps_no_real_node_out(either_world) -> None:
+    world, directory = either_world, either_world.services.directory
+    fill(world, MAX_PENDING, lambda number: f"10.0.{number % 20}.0/24")
+    node = world.node()
+    assert directory.register(node.registration(), now_us(), "198.51.100.7").state == "pending"
+    assert invented(world) == list(range(1, MAX_PENDING)), "the oldest of the largest went"
+    for address in ("10.0.3.1", "10.0.3.255"):
+        with pytest.raises(TooManyRequests, match="this network"):
+            directory.register(world.node(node_id="n2", issuers=("in.gov.x",)).registration(), now_us(), address)
+    assert directory.approve(ISSUER, node.node_id, fingerprint(node.keys), now_us()).doc_types
+
+
+def test_a_flood_from_as_many_networks_as_there_are_places_gives_up_its_own_oldest(world) -> None:
+    fill(world, MAX_PENDING, lambda number: f"10.{number // 256}.{number % 256}.0/24")
+    node = world.node()
+    world.services.directory.register(node.registration(), now_us(), "198.51.100.7")
+    assert invented(world) == list(range(1, MAX_PENDING))
+    with pytest.raises(TooManyRequests, match="too many registrations wait"):
+        stranger = world.node(node_id="n2", issuers=("in.gov.x",))
+        world.services.directory.register(stranger.registration(), now_us(), "198.51.100.8")
+    again = world.services.directory.register(node.registration(), now_us(), "198.51.100.7")
+    assert again.node_id == node.node_id, "the same node again takes its own place"
+
+
+def test_ipv6_is_counted_by_what_one_subscriber_has(world) -> None:
+    fill(world, 50, lambda number: "2001:db8:7::/48")
+    with pytest.raises(TooManyRequests):
+        world.services.directory.register(world.node().registration(), now_us(), "2001:db8:7:ffff::1")
+    assert world.services.directory.register(world.node().registration(), now_us(), "2001:db8:8::1")
+
+
+def test_a_registration_that_is_given_up_takes_its_tokens_along(world) -> None:
+    first = world.node(node_id="n1", issuers=("in.gov.n1",))
+    world.services.directory.register(first.registration(), now_us(), "10.1.1.1")
+    token = world.node_token(first)
+    fill(world, MAX_PENDING - 1, lambda number: f"10.{number // 256 + 2}.{number % 256}.0/24")
+    world.services.directory.register(world.node().registration(), now_us(), "198.51.100.7")
+    with pytest.raises(InvalidCredential):
+        world.services.tokens.authenticate(f"Bearer {token}", now_us())
 
 
 @pytest.mark.parametrize("jti", ["a\x00b", "", "x" * 129, "\u0b85"])

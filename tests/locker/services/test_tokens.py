@@ -7,13 +7,14 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from locker.db.models import AccessToken, Client, UsedAssertion
+from locker.services import tokens as tokens_module
 from locker.services.tokens import TokenRefused
 from node.contract.problems import InvalidCredential, MissingCredential
 from node.contract.records import ASSERTION_TYPE, client_assertion, sign_request
-from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey, encode_base64url
+from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey, encode_base64url, fingerprint
 from node.contract.times import SECOND, now_us
 
 ISS = "http://locker.test"
@@ -67,6 +68,98 @@ def test_an_assertion_is_taken_once(world, key_requester) -> None:
     with pytest.raises(TokenRefused) as refused:
         world.services.tokens.grant(assertion_form(token), None, now_us())
     assert (refused.value.error, refused.value.status, refused.value.reason) == ("invalid_client", 401, "replayed")
+
+
+def during_the_check(world, monkeypatch, act) -> None:
+    """Do something after the keys were read and before the token is written."""
+    check = world.services.tokens._verify
+
+    def verify(*arguments) -> None:
+        check(*arguments)
+        act()
+
+    monkeypatch.setattr(world.services.tokens, "_verify", verify)
+
+
+def test_a_signature_is_checked_in_no_write_transaction(either_world, monkeypatch) -> None:
+    """Whoever floods the endpoint with bad assertions, or good ones, does not hold up who writes."""
+    world, key = either_world, SigningKey.generate(CLIENT_ASSERTION)
+    world.services.tokens.add_requester("bank", "Bank", KeySet([key.public]).jwks(), now_us())
+    wrote = []
+
+    def write() -> None:
+        wrote.append(world.resident())
+
+    during_the_check(world, monkeypatch, lambda: in_a_thread(write))
+    token = client_assertion("bank", key, audience=ISS, now_us=now_us())
+    world.services.tokens.grant(assertion_form(token), None, now_us())
+    assert len(wrote) == 1
+
+
+def in_a_thread(work) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("change", "reason"), [("suspend", "suspended"), ("other keys", "unknown-key")])
+def test_what_changes_while_a_signature_is_checked_counts(world, key_requester, monkeypatch, change, reason) -> None:
+    other = json.dumps(KeySet([SigningKey.generate(CLIENT_ASSERTION).public]).jwks())
+
+    def act() -> None:
+        if change == "suspend":
+            return world.services.suspensions.requester("bank")
+        with world.database.write() as session:
+            session.execute(update(Client).where(Client.client_id == "bank").values(jwks=other))
+
+    during_the_check(world, monkeypatch, act)
+    token = client_assertion("bank", key_requester, audience=ISS, now_us=now_us())
+    with pytest.raises(TokenRefused) as refused:
+        world.services.tokens.grant(assertion_form(token), None, now_us())
+    assert refused.value.reason == reason
+    with world.database.read() as session:
+        assert session.scalars(select(AccessToken)).all() == session.scalars(select(UsedAssertion)).all() == []
+
+
+def test_an_applicant_rejected_while_its_signature_is_checked_gets_no_token(world, monkeypatch) -> None:
+    node = world.node()
+    world.services.directory.register(node.registration(), now_us())
+    during_the_check(world, monkeypatch, lambda: world.services.directory.reject(node.node_id))
+    with pytest.raises(TokenRefused):
+        world.node_token(node)
+
+
+def test_of_two_who_replace_keys_and_ask_for_a_token_neither_leaves_an_old_one(either_world, monkeypatch) -> None:
+    """The token is given just when an officer replaces the node's keys: it is found and ended, or refused."""
+    world = either_world
+    honest, heir = world.department(), world.node()
+    world.services.directory.register(heir.registration(), now_us())
+    replaced = []
+
+    def replace_keys() -> None:
+        world.services.directory.approve(
+            honest.issuers[0], heir.node_id, fingerprint(heir.keys), now_us(), replace_keys=True
+        )
+        replaced.append(True)
+
+    officer = threading.Thread(target=replace_keys)
+    issue = tokens_module._issue
+
+    def issuing(session, *arguments):
+        issued = issue(session, *arguments)
+        session.flush()
+        officer.start()
+        officer.join(0.5)
+        assert officer.is_alive(), "the officer waits for the token that is being given"
+        return issued
+
+    monkeypatch.setattr(tokens_module, "_issue", issuing)
+    token = world.node_token(honest)
+    officer.join(10)
+    assert replaced
+    with pytest.raises(InvalidCredential):
+        world.services.tokens.authenticate(f"Bearer {token}", now_us())
 
 
 def test_of_many_who_replay_at_once_one_is_served(either_world) -> None:
