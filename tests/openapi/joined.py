@@ -13,6 +13,7 @@ from sqlalchemy import update
 from locker.application import build_app
 from locker.config import load_settings
 from locker.keys import create_keys
+from locker.roots import create_root, open_root, revoke
 from locker.wiring import build_locker
 from node.asgi import build_web
 from node.contract.times import DAY, MINUTE, format_time, now_us
@@ -27,6 +28,7 @@ from tests.delivery.conftest import ISS, ISSUER, ServedNode, make_node
 from tests.http.plane import Locker, pull_body
 from tests.locker.conftest import Clock, FakeNode, StandInNode, World
 
+LOCKER_ISS = "http://locker.test"
 DOCUMENT = f"{ISSUER}-INCOM-1"
 PULL = pull_body()
 NODE_ROLES = ("operator", "auditor", "monitor", "ticket", "locker", "log-grant")
@@ -164,8 +166,18 @@ def joined_locker(folder: Path) -> Iterator[JoinedLocker]:
     from locker.db.migration import upgrade
 
     create_keys(folder / "keys")
+    create_root(folder / "keys", folder / "root.pem", None, iss=LOCKER_ISS, now_us=now_us())
+    revoke(
+        folder / "keys",
+        open_root(folder / "root.pem", None),
+        ["old"],
+        "lost",
+        iss=LOCKER_ISS,
+        now_us=now_us(),
+        unknown=True,
+    )
     (folder / "locker.toml").write_text(
-        'base_url = "http://locker.test"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
+        f'base_url = "{LOCKER_ISS}"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'
         "node_connect_timeout_seconds = 1\nnode_first_byte_timeout_seconds = 3\nsend_timeout_seconds = 2\n"
         'trusted_proxies = ["127.0.0.1/32"]\n'
     )

@@ -4,12 +4,15 @@ import pytest
 from sqlalchemy import select, text
 
 from locker.db.models import Alert, Link
+from locker.rotation import drop, rotate
 from locker.services import links
 from locker.services.principal import Principal
+from locker.services.pulls import NodeAnswer
 from node.contract.identifiers import uuid7
 from node.contract.problems import BadRequest, Conflict
 from node.contract.records import verify_request
 from node.contract.signing import LOG_GRANT
+from tests.locker.conftest import make_world
 
 ISSUER = "in.gov.meeseva.ap"
 INCOME = f"{ISSUER}-INCOM-9606884969"
@@ -230,6 +233,23 @@ def test_a_holder_that_cannot_be_used_refuses_its_row_alone(world, fault: str, c
     results = world.push(node, world.row(INCOME, holder=None) | {"holder": holder}, good)
     assert outcomes(results) == ["refused", "pending"]
     assert results[0]["problem"]["status"] == 422 and "9876543210" not in str(results) + caplog.text
+
+
+def test_values_that_were_sealed_before_the_opening_key_changed_are_still_read(world, tmp_path) -> None:
+    resident, node = world.resident(), world.department()
+    waited = world.row(INCOME, MOBILE)
+    old = world.keys.opening.kid
+    rotate(tmp_path / "keys", "holder-opening", world.clock(), at_once=True)
+    renewed = make_world(tmp_path, world.database)
+    assert renewed.keys.opening.kid != old == waited["holder"]["key_id"]
+    assert outcomes(renewed.push(node, waited, renewed.row(f"{ISSUER}-INCOM-2", MOBILE))) == ["linked", "linked"]
+    renewed.answers += [NodeAnswer(200, b"{}"), NodeAnswer(200, b'{"outcome": "no"}')]
+    renewed.services.pulls.search(resident, ISSUER, "INCOM", {"number": "1"})
+    assert renewed.asked[1][2]["holders"] == [{"scheme": "mobile", "value": "+919876543210"}]
+    drop(tmp_path / "keys", old, renewed.clock(), early=True)
+    late = make_world(tmp_path, world.database)
+    results = late.push(node, waited | {"row_id": uuid7(), "revision": 2})
+    assert outcomes(results) == ["refused"] and results[0]["problem"]["status"] == 422
 
 
 def test_a_malformed_uri_refuses_its_row_alone(world) -> None:
