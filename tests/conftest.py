@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.postgresql import PostgreSQLServer, running_postgresql
 from tests.databases import MigratedDatabases
 from tests.folders import quick_folder
-
-SHARING_FOLDERS = ("federation",)
-"""Folders whose tests share one running federation."""
+from tests.scheduling import FEDERATION, GroupScheduling, group_of, place_of, sharing_files
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,15 +57,24 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the full numbers to ``make soak``, and keep together what shares servers when tests run in several processes."""
+    """Leave the full numbers to ``make soak``, and have several processes begin with what takes long."""
     if not config.getoption("--soak"):
         left = [item for item in items if item.get_closest_marker("soak")]
         if left:
             config.hook.pytest_deselected(items=left)
             items[:] = [item for item in items if item not in left]
+    sharing = sharing_files()
     for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING_FOLDERS else str(item.path)))
+        if "federation" in item.fixturenames and group_of(item.nodeid, sharing) != FEDERATION:
+            raise pytest.UsageError(f"{item.nodeid} uses the federation, and tests/scheduling.py does not see it")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place_of(group_of(item.nodeid, sharing)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    """Keep together what shares servers when tests run in several processes."""
+    return GroupScheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @dataclass(frozen=True)
