@@ -76,7 +76,7 @@ _PUT_ERRORS = {
 class FilesystemDriver(StorageDriver):
     """Options: ``root``, a folder that exists; ``reserve_bytes`` that puts leave free; ``sweep_age_seconds`` of a leftover."""
 
-    capabilities = Capabilities(ranges=True, list=True, put=True, delete=True)
+    capabilities = Capabilities(ranges=True, list=True, put=True, delete=True, local=True)
     path_options = frozenset({"root"})
 
     def __init__(self, root: Path, *, reserve_bytes: int = 0, sweep_age_seconds: int = SWEEP_AGE_SECONDS) -> None:

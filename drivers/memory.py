@@ -23,7 +23,7 @@ from node.storage.pieces import pieces
 class MemoryDriver(StorageDriver):
     """Objects in a dictionary; it has no options."""
 
-    capabilities = Capabilities(ranges=True, list=True, put=True, delete=True)
+    capabilities = Capabilities(ranges=True, list=True, put=True, delete=True, local=True)
 
     def __init__(self) -> None:
         self._objects: dict[str, tuple[ObjectInfo, bytes]] = {}

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
@@ -18,6 +18,7 @@ from node.contract.times import MINUTE
 from node.db.processes import heartbeat
 from node.delivery.admission import Admission, EventWork, Result, Work
 from node.delivery.app import PREFIX, DeliveryApp, DeliverySettings, PutService
+from node.delivery.small_reads import SmallReads
 from node.http.app import create_control_app
 from node.http.pages import CONTENT_POLICY
 from node.http.pages import PATH as PAGES
@@ -44,12 +45,11 @@ class JoinedPlanes:
         self._delivery = delivery
         self._control = control
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Hand a request to the plane that owns its path."""
         if scope["type"] == "http" and DeliveryApp.owns(scope["raw_path"].partition(b"?")[0]):
-            await self._delivery(scope, receive, send)
-        else:
-            await self._control(scope, receive, send)
+            return self._delivery(scope, receive, send)
+        return self._control(scope, receive, send)
 
 
 class AdmissionRecorder:
@@ -77,7 +77,10 @@ class WebProcess:
         self.pool = ThreadPoolExecutor(node.settings.reader_threads, thread_name_prefix="reader")
         self._keys = ThreadPoolExecutor(1, thread_name_prefix="locker-keys")
         self._keys_asked_us: dict[str, int] = {}
-        self.admission = Admission(node.database, node.rules, node.limits, self.floods, node.clock, self._fetch_keys)
+        self.admission = Admission(
+            node.database, node.rules, node.limits, self.floods, node.clock, SmallReads(node.stores, self.pool).begin,
+            self._fetch_keys,
+        )  # fmt: skip
         self.worker: BatchWorker[Work, Result] = BatchWorker("admission", self.admission.process)
         self._node = node
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-BLOCKS = (64, 16, 4, 1)
-"""Lengths of VALUES."""
+MOST_ROWS = 64
+"""How many rows one INSERT has at most; each number of rows has a text of its own."""
 MOST_VALUES = 512
 """How many values an IN has at most."""
 
@@ -82,7 +82,7 @@ class PreparedDelete(_PreparedIn):
 
 
 class PreparedInsert:
-    """An INSERT of many rows, in as few statements as a few lengths of VALUES allow.
+    """An INSERT of many rows in one statement, or in few.
 
     One statement for all means that the interpreter's lock is let go of once and not once a row.
     """
@@ -95,13 +95,11 @@ class PreparedInsert:
 
     def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Insert the rows, each with its values in the order of the columns."""
-        start = 0
-        while start < len(rows):
-            count = next(size for size in BLOCKS if size <= len(rows) - start)
-            key = (connection.dialect.name, count)
-            text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, count))
-            run_driver_sql(connection, text, [value for row in rows[start : start + count] for value in row])
-            start += count
+        for start in range(0, len(rows), MOST_ROWS):
+            part = rows[start : start + MOST_ROWS]
+            key = (connection.dialect.name, len(part))
+            text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, len(part)))
+            run_driver_sql(connection, text, [value for row in part for value in row])
 
     def _text(self, dialect: Dialect, count: int) -> str:
         compiled = self._statement.compile(dialect=_positional(dialect), column_keys=list(self._columns))

@@ -14,6 +14,8 @@ from node.db.prepared import run_driver_sql
 BUSY_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
+KEPT_STATEMENTS = 512
+"""How many statements a SQLite connection keeps prepared."""
 
 
 class NotDurable(Exception):
@@ -58,7 +60,11 @@ def _sqlite_engine(url: str) -> Engine:
         url,
         # Every use ends its own transaction, so nothing is left to roll back.
         pool_reset_on_return=None,
-        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        connect_args={
+            "timeout": BUSY_TIMEOUT_MS / 1000,
+            "check_same_thread": False,
+            "cached_statements": KEPT_STATEMENTS,
+        },
     )
 
     @event.listens_for(engine, "connect")

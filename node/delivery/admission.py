@@ -24,6 +24,7 @@ from node.db.processes import declared_dead
 from node.db.session import Database
 from node.db.tokens import find_tokens, token_hash
 from node.delivery.answers import AnswerPlan, plan_answer
+from node.delivery.small_reads import SMALL, SmallRead
 from node.services import access
 from node.services.access import LockerScope, NodeRules, Principal, TokenGrant
 from node.services.audit import PHASE_END, Action, encode_event
@@ -70,11 +71,15 @@ Work = ReadWork | PutWork | EventWork
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An admitted read: what to answer, and the durable row's fields, to which the second row refers."""
+    """An admitted read: what to answer, and the durable row's fields, to which the second row refers.
+
+    ``small`` is the reading of a small body, which has begun already.
+    """
 
     document: CatalogueDocument
     plan: AnswerPlan
     begun: Mapping[str, Any]
+    small: SmallRead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,12 @@ class Admission:
         limits: Mapping[str, LockerScope],
         floods: FloodGate,
         clock: Callable[[], int],
+        read_small: Callable[[Sequence[SmallRead]], None],
         on_unknown_key: Callable[[str], None] = lambda _iss: None,
     ) -> None:
         """``limits`` are the settings' limits by locker; none at all leave a registered locker to its registration.
 
+        ``read_small`` begins to read small bodies, whose rows are not durable yet; it must return at once.
         ``on_unknown_key`` is told of a registered locker whose token names a key that is not known; it must return at once.
         """
         self._database = database
@@ -132,6 +139,7 @@ class Admission:
         self._limits = limits
         self._floods = floods
         self._clock = clock
+        self._read_small = read_small
         self._on_unknown_key = on_unknown_key
         self._verifier = TicketVerifier()
         self._kept: list[Mapping[str, Any]] = []
@@ -157,6 +165,8 @@ class Admission:
         now_us = self._clock()
         with self._database.writing() as connection:
             results, events = self._decide_all(connection, batch, now_us)
+            # Read while the rows are written: nothing is sent before this transaction has committed.
+            self._read_small([row.small for row in results if isinstance(row, Admitted) and row.small])
             kept = _not_written(connection, self._kept)
             events = _without_ends_of_the_dead(connection, [*kept, *events])
             append_events(connection, [encode_event(fields, now_us) for fields in events])
@@ -294,7 +304,8 @@ class Admission:
         fields.update(
             given(plan.placement, status=plan.status, opened=plan.has_body, offset=plan.offset, length=plan.length)
         )
-        return Admitted(document, plan, fields), fields
+        small = plan.has_body and plan.is_whole and plan.length <= SMALL
+        return Admitted(document, plan, fields, SmallRead(plan.placement) if small else None), fields
 
     def _refuse(
         self, error: ProblemError, fields: dict[str, Any], now_us: int

@@ -28,7 +28,7 @@ from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read, refusal
 from node.services.ports import Placement
 from node.storage.guard import GuardedDriver
-from node.storage.interface import ObjectStream
+from node.storage.interface import CHUNK, ObjectStream
 from node.web.batches import BatchWorker
 from node.web.problems import send_problem
 from node.web.stream import StreamEnd, connection_of, send_stream
@@ -37,9 +37,10 @@ log = structlog.get_logger()
 
 PREFIX = "/v1/documents/"
 METHODS = ("GET", "HEAD", "PUT")
-SMALL = 256 * 1024
 FIRST_LOOK_SECONDS = 0.005
 LAST_LOOK_SECONDS = 1.0
+END_ROW_SECONDS = 0.02
+"""How long the row of a read's end waits for others to share a commit with."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -188,8 +189,9 @@ class DeliveryApp:
         """Send the body of a read whose row is durable, and log how it ended, however it ends."""
         ending = _Ending()
         try:
-            if admitted.plan.is_whole and admitted.plan.length <= SMALL:
-                body = await self._read_small(admitted.plan.placement)
+            if admitted.small is not None:
+                content = admitted.small.content
+                body = content.result() if content.done() else await asyncio.wrap_future(content)
                 await send(_start(admitted))
                 await send({"type": "http.response.body", "body": body})
                 ending = await self._taken(scope, len(body))
@@ -231,13 +233,6 @@ class DeliveryApp:
         connection.abort()
         return _Ending(Outcome.ABORTED, max(0, size - (whole - taken)), "client-stalled")
 
-    async def _read_small(self, placement: Placement) -> bytes:
-        store = self._store(placement)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._pool, store.read_whole, placement.object_key, placement.size, placement.sha256
-        )
-
     async def _stream(self, admitted: Admitted, scope: Scope, receive: Receive, send: Send, ending: "_Ending") -> None:
         """Open the object and read its first chunk before the status goes out, so that a store's fault can still be told."""
         plan, loop = admitted.plan, asyncio.get_running_loop()
@@ -248,11 +243,11 @@ class DeliveryApp:
         )  # fmt: skip
         source = _Source(opened)
         try:
-            first = [await loop.run_in_executor(self._pool, source.read, SMALL)]
+            first = [await loop.run_in_executor(self._pool, source.read, CHUNK)]
 
             async def next_chunk() -> bytes:
                 try:
-                    return first.pop() if first else await loop.run_in_executor(self._pool, source.read, SMALL)
+                    return first.pop() if first else await loop.run_in_executor(self._pool, source.read, CHUNK)
                 except ProblemError as error:
                     ending.reason = error.reason
                     raise
@@ -325,7 +320,7 @@ class DeliveryApp:
     def _post(self, event: Mapping[str, Any]) -> None:
         # A full queue or a stopping worker: the read stays open in the log and is closed as interrupted.
         with suppress(ProblemError):
-            self._admission.post(EventWork({**event, "event_id": uuid7()}))
+            self._admission.post_within(EventWork({**event, "event_id": uuid7()}), END_ROW_SECONDS)
 
 
 async def _to_its_end(storing: asyncio.Future[StoredPut]) -> StoredPut:

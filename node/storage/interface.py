@@ -20,12 +20,15 @@ class Capabilities:
     """What a store can do beyond reading whole objects; sizes in bytes, None for no bound.
 
     ``ranges`` says that ``open`` can begin and end inside an object. Without it the guard reads up to the place and throws away.
+    ``local`` says that the bytes lie on this machine, so that one small object after the other is read sooner than by several
+    threads at once.
     """
 
     ranges: bool = False
     list: bool = False
     put: bool = False
     delete: bool = False
+    local: bool = False
     max_object_size: int | None = None
 
 

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -44,9 +45,13 @@ class BatchWorker(Generic[T, R]):
         self._queue_size = queue_size
         self._setup = setup
         self._teardown = teardown
-        self._entries: queue.SimpleQueue[tuple[T, Waiter[R]] | None] = queue.SimpleQueue()
+        self._waiting: deque[tuple[T, Waiter[R]]] = deque()
+        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._about_to_signal: asyncio.AbstractEventLoop | None = None
+        self._look_is_due = False
         self._lock = threading.Lock()
         self._accepting = False
+        self._stopping = False
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -60,16 +65,24 @@ class BatchWorker(Generic[T, R]):
     def stop(self, timeout: float) -> bool:
         """Take nothing more, process what was queued, and tell whether that was done within ``timeout`` seconds."""
         with self._lock:
-            if self._accepting:
-                self._accepting = False
-                self._entries.put(None)
+            self._accepting = False
+            self._stopping = True
+        self._signal.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     async def submit(self, item: T) -> R:
-        """Have an item processed and return its result; raises what the processing raised, ServiceUnavailable when full."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._put(item, future)
+        """Have an item processed and return its result; raises what the processing raised, ServiceUnavailable when full.
+
+        The thread is woken once for all items of one turn of the loop: woken for the first, it would fight with the loop over the
+        interpreter's lock while the others come in.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._append(item, future)
+        if self._about_to_signal is not loop:
+            self._about_to_signal = loop
+            loop.call_soon(self._signal_for_this_turn)
         return await future
 
     def call(self, item: T, timeout: float) -> R:
@@ -77,7 +90,8 @@ class BatchWorker(Generic[T, R]):
         if threading.current_thread() is self._thread:
             raise RuntimeError("a batch worker cannot wait for itself")
         future: concurrent.futures.Future[R] = concurrent.futures.Future()
-        self._put(item, future)
+        self._append(item, future)
+        self._signal.put(None)
         concurrent.futures.wait((future,), timeout)
         if not future.done():
             raise ServiceUnavailable(reason="batch-timeout")
@@ -85,19 +99,38 @@ class BatchWorker(Generic[T, R]):
 
     def post(self, item: T) -> None:
         """Have an item processed in its turn without waiting; a failure is logged by its type's name."""
-        self._put(item, None)
+        self._append(item, None)
+        self._signal.put(None)
+
+    def post_within(self, item: T, seconds: float) -> None:
+        """Have an item processed along with the next one that comes, or alone when none has come after some seconds.
+
+        For what nobody waits for: it costs no batch of its own under load. To be called in an event loop.
+        """
+        self._append(item, None)
+        if not self._look_is_due:
+            self._look_is_due = True
+            asyncio.get_running_loop().call_later(seconds, self._look)
 
     def waiting(self) -> int:
-        """Return about how many items are queued."""
-        return self._entries.qsize()
+        """Return how many items are queued."""
+        return len(self._waiting)
 
-    def _put(self, item: T, waiter: Waiter[R]) -> None:
+    def _append(self, item: T, waiter: Waiter[R]) -> None:
         with self._lock:
             if not self._accepting:
                 raise ServiceUnavailable(reason="stopping")
-            if self._entries.qsize() >= self._queue_size:
+            if len(self._waiting) >= self._queue_size:
                 raise ServiceUnavailable(reason="queue-full", headers={"Retry-After": "1"})
-            self._entries.put((item, waiter))
+            self._waiting.append((item, waiter))
+
+    def _signal_for_this_turn(self) -> None:
+        self._about_to_signal = None
+        self._signal.put(None)
+
+    def _look(self) -> None:
+        self._look_is_due = False
+        self._signal.put(None)
 
     def _run(self) -> None:
         try:
@@ -115,20 +148,13 @@ class BatchWorker(Generic[T, R]):
                 self._teardown()
 
     def _take(self) -> list[tuple[T, Waiter[R]]]:
-        """Wait for one item and take with it what else waits; an empty list means that the end has come."""
-        batch: list[tuple[T, Waiter[R]]] = []
-        entry = self._entries.get()
-        while entry is not None:
-            batch.append(entry)
-            if len(batch) == self._limit:
-                return batch
-            try:
-                entry = self._entries.get_nowait()
-            except queue.Empty:
-                return batch
-        if batch:
-            self._entries.put(None)  # the end comes after this batch; nothing can have been queued behind it
-        return batch
+        """Wait for a signal and take what waits; an empty list means that the end has come."""
+        while not self._waiting:
+            # Nothing can be appended once this is set, so what waits then is all.
+            if self._stopping and not self._waiting:
+                return []
+            self._signal.get()
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
 
     def _outcomes(self, items: list[T]) -> Sequence[R | BaseException]:
         try:

@@ -1,7 +1,7 @@
 """How much a request may send: bytes of body, time between them, headers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,18 +28,18 @@ class BodyLimit:
         self._overrides = tuple(sorted((overrides or {}).items(), key=lambda item: -len(item[0])))
         self._stall_seconds = stall_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         announced = _announced_length(scope)
         if announced == 0:
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         limit = self._limit_for(scope["path"])
         body = _LimitedBody(receive, send, limit, self._stall_seconds)
         if announced is not None and announced > limit:
             body.refused = True
-            return await send_problem_for(scope, body.send, too_large())
-        return await self._app(scope, body.receive, body.send)
+            return send_problem_for(scope, body.send, too_large())
+        return self._app(scope, body.receive, body.send)
 
     def _limit_for(self, path: str) -> int:
         return next((limit for prefix, limit in self._overrides if path.startswith(prefix)), self._limit)
@@ -119,10 +119,10 @@ class HeaderLimit:
         self._total_bytes = total_bytes
         self._count = count
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             headers = scope["headers"]
             length = sum([len(name) + len(value) for name, value in headers])
             if len(headers) > self._count or length + len(scope.get("raw_path") or b"") > self._total_bytes:
-                return await send_problem_for(scope, send, HeadersTooLarge())
-        return await self._app(scope, receive, send)
+                return send_problem_for(scope, send, HeadersTooLarge())
+        return self._app(scope, receive, send)

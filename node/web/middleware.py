@@ -1,7 +1,11 @@
-"""ASGI middleware around both planes, and the order in which it stands."""
+"""ASGI middleware around both planes, and the order in which it stands.
+
+A layer that only looks, or changes what goes in, hands on the awaitable of the layer within: a coroutine of its own for every
+layer and message is a tenth of what a small read costs.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,20 +46,20 @@ class RequestId:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         request_id = _sane_request_id(scope) or uuid7()
         scope.setdefault("state", {})["request_id"] = request_id
         bind_contextvars(request_id=request_id)
         header = (b"x-request-id", request_id.encode())
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), header]}
-            await send(message)
+            return send(message)
 
-        return await self._app(scope, receive, send_with_id)
+        return self._app(scope, receive, send_with_id)
 
 
 def _sane_request_id(scope: Scope) -> str | None:
@@ -94,16 +98,16 @@ class SecurityHeaders:
             (b"cross-origin-resource-policy", b"same-origin"),
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": self._joined(scope, message.get("headers", ()))}
-            await send(message)
+            return send(message)
 
-        return await self._app(scope, receive, send_with_headers)
+        return self._app(scope, receive, send_with_headers)
 
     def _joined(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in headers}
@@ -127,13 +131,13 @@ class StripHeaders:
         self._names = frozenset(name.lower().encode() for name in names)
         self._prefixes = tuple(prefix.lower().encode() for prefix in prefixes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and not (scope.get("state") or {}).get("from_proxy"):
             headers = scope["headers"]
             kept = [pair for pair in headers if not self._is_stripped(pair[0].lower())]
             if len(kept) != len(headers):
                 scope["headers"] = kept
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _is_stripped(self, name: bytes) -> bool:
         # "_" and "-" are the same to WSGI, so X_Client_Cert would arrive as X-Client-Cert
@@ -155,10 +159,10 @@ class UnhandledErrors:
             return await self._app(scope, receive, send)
         started = False
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
-            await send(message)
+            return send(message)
 
         try:
             return await self._app(scope, receive, noting_send)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import fcntl
+import ctypes
 import socket
 import struct
 import termios
@@ -24,6 +24,10 @@ ABORT_SECONDS = 5.0
 _TCP_INFO_BYTES = 192
 _BYTES_ACKED_OFFSET = 120
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# fcntl.ioctl lets go of the interpreter's lock for a call that takes no time, and each small read would queue for it again.
+_ioctl = ctypes.PyDLL(None, use_errno=True).ioctl
+_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.POINTER(ctypes.c_int)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def build_server(app: ASGIApp, settings: ServerSettings | None = None) -> uvicor
     settings = settings or ServerSettings()
     config = uvicorn.Config(
         _Outermost(app, settings.most_requests),
+        interface="asgi3",
         http=_protocol(settings),
         loop="uvloop",
         ws="none",
@@ -94,8 +99,10 @@ class _Connection:
         peer = self._transport.get_extra_info("socket")
         if peer is None or self._transport.is_closing():
             return self._transport.get_write_buffer_size()
-        (in_kernel,) = struct.unpack("i", fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
-        return self._transport.get_write_buffer_size() + int(in_kernel)
+        in_kernel = ctypes.c_int()
+        if _ioctl(peer.fileno(), termios.TIOCOUTQ, in_kernel) < 0:
+            raise OSError(ctypes.get_errno(), "TIOCOUTQ")
+        return self._transport.get_write_buffer_size() + in_kernel.value
 
     def abort(self) -> None:
         """Close with a reset: an orderly end would look like the end of a body that has no announced length."""

@@ -1,5 +1,7 @@
 """Admission while the database is away: nothing is served, and no end of a read is lost or written twice."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -7,6 +9,7 @@ from node.contract.identifiers import uuid7
 from node.contract.problems import LogUnavailable
 from node.contract.signing import TICKET, SigningKey
 from node.delivery.admission import Admission, EventWork, ReadWork
+from node.delivery.small_reads import SmallReads
 from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read
 from node.web.floods import FloodGate
@@ -15,9 +18,15 @@ CALLER = Caller("r-1", "127.0.0.1", "process-1")
 
 
 @pytest.fixture
-def admission(served):
+def read_small(served):
+    with ThreadPoolExecutor(2) as pool:
+        yield SmallReads(served.node.stores, pool).begin
+
+
+@pytest.fixture
+def admission(served, read_small):
     node = served.node
-    return Admission(node.database, node.rules, node.limits, FloodGate(), node.clock)
+    return Admission(node.database, node.rules, node.limits, FloodGate(), node.clock, read_small)
 
 
 def read(served, ticket=None):
@@ -65,10 +74,10 @@ def test_what_is_kept_is_bounded(admission, monkeypatch):
     assert len(admission._kept) == 3
 
 
-def test_an_unknown_key_has_its_lockers_keys_fetched(served):
+def test_an_unknown_key_has_its_lockers_keys_fetched(served, read_small):
     asked = []
     node = served.node
-    admission = Admission(node.database, node.rules, {}, FloodGate(), node.clock, asked.append)
+    admission = Admission(node.database, node.rules, {}, FloodGate(), node.clock, read_small, asked.append)
     stranger = SigningKey.generate(TICKET)
     (refused,) = admission.process([read(served, served.ticket("1", stranger))])
     assert refused.reason == "unknown-key" and asked == ["https://locker.example"]

@@ -202,3 +202,46 @@ async def test_thousands_a_second(worker):
 
     await asyncio.gather(*(client() for _ in range(16)))
     assert time.perf_counter() - began < 2
+
+
+async def test_a_patient_item_comes_along_with_the_next_one(worker, recorder):
+    worker.post_within(50, 30.0)
+    assert await worker.submit(1) == 2
+    assert recorder.batches == [[50, 1]]
+
+
+async def test_a_patient_item_without_company_is_processed_in_time(worker, recorder):
+    worker.post_within(50, 0.05)
+    worker.post_within(51, 0.05)
+    await asyncio.sleep(0.02)
+    assert recorder.batches == []
+    assert worker.waiting() == 2
+    await asyncio.sleep(0.15)
+    assert recorder.batches == [[50, 51]]
+
+
+async def test_patient_items_are_not_kept_back_by_a_crowd(worker, recorder):
+    hold(worker, recorder)
+    crowd = [asyncio.create_task(worker.submit(number)) for number in range(20, 38)]
+    await asyncio.sleep(0.02)
+    worker.post_within(50, 30.0)
+    recorder.gate.set()
+    await asyncio.gather(*crowd)
+    assert recorder.batches[-1] == [36, 37, 50]
+
+
+async def test_the_end_comes_after_the_patient_items(worker, recorder):
+    for number in range(50, 67):
+        worker.post_within(number, 30.0)
+    assert await asyncio.to_thread(worker.stop, 5)
+    assert sorted(item for batch in recorder.batches for item in batch) == list(range(50, 67))
+    with pytest.raises(ServiceUnavailable):
+        worker.post_within(1, 30.0)
+
+
+async def test_patient_items_count_for_a_full_queue(worker):
+    for number in range(20):
+        worker.post_within(number + 100, 30.0)
+    with pytest.raises(ServiceUnavailable) as refused:
+        worker.post_within(1, 30.0)
+    assert refused.value.reason == "queue-full"
