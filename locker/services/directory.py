@@ -332,7 +332,7 @@ def _make_room(session: Session, new: Registration) -> None:
     if (session.scalar(of_node) or 0) >= MAX_PENDING_OF_NODE:
         raise TooManyRequests("too many registrations of this node wait for a decision; ask its officer to reject some")
     by_network = select(_NETWORK, func.count()).where(_WAITS).group_by(_NETWORK)
-    waiting: dict[str, int] = {network: count for network, count in session.execute(by_network)}
+    waiting: dict[str, int] = {row[0]: row[1] for row in session.execute(by_network)}
     mine = waiting.get(new.network or UNKNOWN, 0)
     if mine >= MAX_PENDING_OF_NETWORK:
         raise TooManyRequests("too many registrations from this network wait for a decision")
