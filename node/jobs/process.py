@@ -16,7 +16,11 @@ from node.jobs.scheduler import JobScheduler
 from node.jobs.tasks import JobContext, tasks
 from node.keys import NodeKeys
 from node.services.locker_client import LockerClient
-from node.web.outbound import OutboundClient
+from node.web.circuits import Circuits
+from node.web.outbound import OutboundClient, OutboundLimits
+
+LIST_LIMITS = OutboundLimits(connect=5, first_byte=5, idle=5, total=20)
+"""For revocations: a locker that takes connections and answers nothing keeps others' lists waiting no longer than this."""
 
 log = structlog.get_logger()
 
@@ -54,17 +58,27 @@ def run_jobs(
     """
     stop = stop or _stop_on_signals()
     http = OutboundClient(allow_private=node.settings.allow_private)
-    client = LockerClient(http, node_id=node.settings.node_id, key=node.keys.client, clock=node.clock)
+    # A circuit that stays open after an outage would keep revocations away. Each locker is asked by one request at a time and at
+    # an interval, so nothing is spared by waiting longer.
+    asking = OutboundClient(
+        allow_private=node.settings.allow_private, limits=LIST_LIMITS, circuits=Circuits(pause_us=0)
+    )
+    client, lists = (
+        LockerClient(via, node_id=node.settings.node_id, key=node.keys.client, clock=node.clock)
+        for via in (http, asking)
+    )
     plugins = Plugins(node.settings.plugins)
     for report in plugins.reports:
         if report.trouble:
             log.error("a plugin cannot be used", plugin=report.name, trouble=report.trouble)
     sinks = AuditSinks(plugins.audit_sinks) if plugins.audit_sinks else None
-    context = JobContext(node.settings, node.keys, client, node.clock, sweep, sinks.emit if sinks else None)
+    context = JobContext(node.settings, node.keys, client, lists, node.clock, sweep, sinks.emit if sinks else None)
     scheduler = JobScheduler(context, node.database, owner or uuid7(), tasks(node.settings))
     scheduler.start()
     stop.wait()
-    scheduler.stop(http.close)
+    scheduler.stop()
+    http.close()
+    asking.close()
     if sinks:
         sinks.close()
 

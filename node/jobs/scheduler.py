@@ -5,7 +5,7 @@ to ask after the lease has run out takes over. A run that takes longer than its 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -81,11 +81,9 @@ class JobScheduler:
         """Begin; each task runs for the first time after its first interval."""
         self._scheduler.start()
 
-    def stop(self, on_stopped: Callable[[], None] | None = None) -> None:
+    def stop(self) -> None:
         """Let pieces under way finish, begin no others, and give the leases up."""
         self._stop.set()
         self._scheduler.shutdown(wait=True)
         with suppress(DBAPIError):  # without a database the leases run out by themselves
             give_up_leases(self._database, self._owner)
-        if on_stopped:
-            on_stopped()

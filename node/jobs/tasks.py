@@ -32,11 +32,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """What tasks stand on; ``sweep`` removes stored objects that no document came to need, ``emit`` tells the audit sinks."""
+    """What tasks stand on; ``sweep`` removes stored objects that no document came to need, ``emit`` tells the audit sinks.
+
+    ``lists`` asks for revocations: pushes that fail must not keep it from asking.
+    """
 
     settings: Settings
     keys: NodeKeys
     client: LockerClient
+    lists: LockerClient
     clock: Callable[[], int]
     sweep: Callable[[], object]
     emit: Callable[[Mapping[str, object]], None] | None = None
@@ -93,7 +97,7 @@ def check_scopes(context: JobContext, database: Database) -> bool:
 
 def follow_revocations(context: JobContext, database: Database) -> bool:
     """Take the revocation pages that active lockers have published."""
-    service = LockerLists(context.client, LockerRecords(database), clock=context.clock)
+    service = LockerLists(context.lists, LockerRecords(database), clock=context.clock)
 
     def follow(locker: LockerRow) -> bool:
         report = service.follow(locker.iss)
@@ -106,7 +110,7 @@ def follow_revocations(context: JobContext, database: Database) -> bool:
 
 def follow_revoked_keys(context: JobContext, database: Database) -> bool:
     """Take the lists of keys that active lockers' roots have revoked."""
-    service = LockerRoots(context.client, LockerRecords(database))
+    service = LockerRoots(context.lists, LockerRecords(database))
 
     def follow(locker: LockerRow) -> bool:
         report = service.follow(locker.iss)

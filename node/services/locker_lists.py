@@ -16,7 +16,6 @@ from node.contract.problems import ProblemError
 from node.contract.revocation import HORIZON_AGE, PageRefused, RevocationEntry, RevocationPage, page_digest, verify_page
 from node.contract.signing import MAX_REVOCATION_PAGE, KeySet, SignatureRefused, read_header
 from node.contract.times import MINUTE
-from node.services.access import LockerScope
 from node.services.locker_client import LockerClient, LockerEndpoints, LockerFault, endpoint_of
 from node.services.locker_roots import NONE_SHOWN, LockerRoot, RootRefused, require_root
 from node.services.registration import LockerDescription, describe_locker
@@ -97,34 +96,6 @@ class ListRecords(Protocol):
 
     def refuse_page(self, iss: str, reason: str) -> None:
         """Count a page that could not be taken."""
-
-
-class LockerLimit(Protocol):
-    """What the settings allow one locker."""
-
-    @property
-    def iss(self) -> str:
-        """The locker."""
-
-    @property
-    def issuers(self) -> tuple[str, ...]:
-        """Issuers it may give tickets for; empty does not limit."""
-
-    @property
-    def doc_types(self) -> tuple[str, ...]:
-        """Document types likewise."""
-
-
-class NamedState(Protocol):
-    """A locker's name and state."""
-
-    @property
-    def iss(self) -> str:
-        """Its issuer name."""
-
-    @property
-    def state(self) -> str:
-        """``active`` when it is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,16 +218,6 @@ class LockerLists:
             if refused.reason != "unknown-key" or not self.try_refresh_keys(locker.iss):
                 raise
         return verify_page(token, _keys(self._records.find(locker.iss) or locker))
-
-
-def locker_scope(locker: NamedState, limits: Sequence[LockerLimit]) -> LockerScope | None:
-    """Return what a locker may give tickets for; None when the settings name lockers and not this one."""
-    if not limits:
-        return LockerScope(locker.iss, locker.state)
-    for limit in limits:
-        if limit.iss == locker.iss:
-            return LockerScope(locker.iss, locker.state, limit.issuers, limit.doc_types)
-    return None
 
 
 def _keys(locker: FollowedLocker) -> KeySet:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 
 from sqlalchemy import select
 
@@ -19,6 +20,7 @@ from node.db.models import HolderReference, OutboxRow
 from node.db.processes import mark_ended, register_process
 from node.services.audit import encode_event
 
+POLL_SECONDS = 0.2
 SITA = Holder.parse("mobile", "9876543210")
 
 JOBS = textwrap.dedent(
@@ -31,10 +33,10 @@ JOBS = textwrap.dedent(
     from node.db.session import Database
     from node.jobs.process import run_jobs
     from node.keys import load_keys
-    url, folder = sys.argv[1:]
+    url, folder, _ = sys.argv[1:]
     settings = Settings(
         folder=Path(folder), node_id="node-1", name="Node", base_url="http://127.0.0.1:1", database_url=url,
-        allow_private=("127.0.0.0/8",), push_poll_seconds=0.2, revocation_poll_seconds=0.2,
+        allow_private=("127.0.0.0/8",), push_poll_seconds=0.2, revocation_poll_seconds=float(sys.argv[3]),
     )
     keys = load_keys(Path(folder))
     run_jobs(SimpleNamespace(settings=settings, keys=keys, database=Database(url), clock=now_us))
@@ -50,6 +52,19 @@ def wait_for(condition, seconds=30):
         time.sleep(0.05)
 
 
+@contextmanager
+def running_jobs(side, folder):
+    """Run a node's job process; it is asked to stop at the end, and waited for."""
+    url = side.database.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", JOBS, url, str(folder / "node0"), str(POLL_SECONDS)]
+    jobs = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield jobs
+    finally:
+        os.kill(jobs.pid, signal.SIGTERM)
+        jobs.wait(30)
+
+
 def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
     side.offer_type()
     side.registration.register(locker.iss)
@@ -59,11 +74,7 @@ def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
         register_process(connection, "web", "run", 1, now_us())
         begun = {"phase": "attempt", "action": "read", "outcome": "allowed", "open": True, "uri": "in.x-INC-1"}
         append_events(connection, [encode_event({**begun, "read_id": uuid7(), "process": "web"}, now_us())])
-    url = side.database.url.render_as_string(hide_password=False)
-    jobs = subprocess.Popen(
-        [sys.executable, "-c", JOBS, url, str(tmp_path / "node0")], stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
-    try:
+    with running_jobs(side, tmp_path) as jobs:
         locker.state = "approved"
 
         def holder_ref():
@@ -88,9 +99,27 @@ def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
                 return [json.loads(row.payload)["outcome"] for row in read_log(connection, LogFilter(), 10)]
 
         wait_for(lambda: outcomes() == ["allowed", "interrupted"])
-    finally:
-        os.kill(jobs.pid, signal.SIGTERM)
-        said, _ = jobs.communicate(timeout=30)
-    assert said.splitlines()[-1] == "stopped"
+    assert jobs.communicate()[0].splitlines()[-1] == "stopped"
     with side.database.reading() as connection:
         assert connection.execute(select(OutboxRow.row_id)).all() == []
+
+
+def test_after_an_outage_of_the_locker_revocations_come_at_the_next_look(side, locker, tmp_path, record_property):
+    """Also when so many requests have failed that a circuit would be open for half a minute."""
+    side.join(locker)
+    locker.publish()
+
+    def known():
+        return side.lockers.find(locker.iss).list_sequence
+
+    with running_jobs(side, tmp_path):
+        wait_for(lambda: known() == 1)
+        locker.down = True
+        time.sleep(POLL_SECONDS * 20)
+        locker.publish(("c1", 5_000_000_000_000_000))
+        locker.down = False
+        up = time.monotonic()
+        wait_for(lambda: known() == 2)
+        seconds = time.monotonic() - up
+    record_property("seconds_after_an_outage", round(seconds, 2))
+    assert seconds < POLL_SECONDS + 1

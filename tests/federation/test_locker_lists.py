@@ -7,9 +7,8 @@ from node.contract.revocation import HORIZON_AGE
 from node.contract.signing import REVOCATION, TICKET, SigningKey
 from node.contract.times import HOUR, MINUTE, now_us
 from node.db.lockers import void_moments
-from node.services.access import LockerScope
 from node.services.locker_client import LockerFault
-from node.services.locker_lists import ListReport, locker_scope
+from node.services.locker_lists import ListReport
 
 NOW = now_us()
 
@@ -194,11 +193,3 @@ def test_changed_keys_are_told_and_a_locker_that_is_away_changes_nothing(joined,
     assert joined.lists.try_refresh_keys(locker.iss) is False
     assert joined.lockers.find(locker.iss).jwks == stored
     assert joined.lists.refresh_keys("https://unknown.example") is False
-
-
-def test_a_locker_s_scope_comes_from_the_settings(joined, locker):
-    row = joined.lockers.find(locker.iss)
-    assert locker_scope(row, ()) == LockerScope(locker.iss, "active")
-    limit = LockerScope(locker.iss, "any", ("in.x",), ("INC",))
-    assert locker_scope(row, [limit]) == LockerScope(locker.iss, "active", ("in.x",), ("INC",))
-    assert locker_scope(row, [LockerScope("https://other.example", "any")]) is None

@@ -227,7 +227,7 @@ def test_the_job_holds_a_locker_to_what_the_settings_let_it_speak_of(side, locke
         locker.changes.append({"position": position, "uri": "in.x-INC-1", "outcome": "linked", "holder_ref": "a"})
         limit = {"iss": locker.iss, "issuers": issuers}
         settings = Settings(folder=tmp_path, node_id="n", name="N", base_url="https://n.example", lockers=[limit])
-        follow_links(JobContext(settings, side.keys, side.client, side.clock, lambda: None), side.database)
+        follow_links(JobContext(settings, side.keys, side.client, side.client, side.clock, lambda: None), side.database)
         return holder_refs(side)["1"]
 
     assert follow(1, ["in.y"]) is None

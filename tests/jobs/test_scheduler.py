@@ -21,7 +21,7 @@ from node.db.session import Database
 from node.jobs.scheduler import JobScheduler, LeasedTask
 from node.jobs.tasks import JobContext, Task
 
-CONTEXT = JobContext(settings=None, keys=None, client=None, clock=now_us, sweep=lambda: None)
+CONTEXT = JobContext(settings=None, keys=None, client=None, lists=None, clock=now_us, sweep=lambda: None)
 
 HOST = textwrap.dedent(
     """
@@ -39,7 +39,7 @@ HOST = textwrap.dedent(
                 file.write(f"{os.getpid()} {time.time()}\\n")
         return False
 
-    context = JobContext(None, None, None, now_us, lambda: None)
+    context = JobContext(None, None, None, None, now_us, lambda: None)
     scheduler = JobScheduler(context, Database(url), str(os.getpid()), [Task("note", every, lease, note)])
     scheduler.start()
     print("up", flush=True)
