@@ -143,6 +143,7 @@ class Federation:
     residents: dict[str, str] = field(default_factory=dict)
     requesters: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    auditor: str = ""
     errors: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -235,6 +236,23 @@ class Federation:
     def own(self, resident: str, uri: str, method: str = "GET", **options: Any) -> httpx.Response:
         return self.as_resident(resident, method, f"residents/me/documents/{uri}", **options)
 
+    def attempts(self, **filters: Any) -> list[dict[str, Any]]:
+        """Return the attempts at the locker that its auditor gets, all pages of them."""
+        rows: list[dict[str, Any]] = []
+        after: int | None = 0
+        while after is not None:
+            parameters = {"limit": 500, "after": after, **filters}
+            answer = self.call("GET", f"{self.locker.url}/v1/attempts", self.auditor, params=parameters)
+            assert answer.status_code == 200, answer.text
+            rows += answer.json()["rows"]
+            after = answer.json()["next_after"]
+        return rows
+
+    def attempt_of(self, refused: httpx.Response) -> dict[str, Any]:
+        """Return the one row that a refused request has left at the locker; it is there as soon as the answer is."""
+        (row,) = self.attempts(request_id=refused.headers["x-request-id"])
+        return row
+
     def own_documents(self, resident: str) -> list[dict[str, Any]]:
         """Return a resident's whole list."""
         rows: list[dict[str, Any]] = []
@@ -281,6 +299,7 @@ def running_federation(
             admit(made, name, *identifiers)
         for name in REQUESTERS:
             add_requester(made, name)
+        made.auditor = made.locker_command("token", "create", "Audit office", "--role", "auditor")["token"]
         announced = {uri for node in made.nodes.values() for uri in node.documents}
         eventually(
             lambda: {row["uri"] for name in HOLDERS for row in made.own_documents(name)} == announced, seconds=60

@@ -28,8 +28,14 @@ def test_another_requester_s_consent_opens_nothing(federation):
         refused = federation.gateway(BANK, consent, ANITA, headers=headers)
         assert refused.status_code == 403
         assert refused.json()["type"].endswith("/consent-required")
+        row = federation.attempt_of(refused)
+        assert (row["operation"], row["outcome"], row["reason"]) == ("gateway", "refused", "no-consent")
+        assert (row["role"], row["subject"], row["uri"], row["consent_id"]) == ("requester", BANK, ANITA, consent)
+        assert (row["act"], row["source"]) == ("gateway", "127.0.0.1")
     (result,) = federation.resolve(BANK, consent, ANITA)
     assert result["outcome"] == "refused"
+    (row,) = federation.attempts(consent_id=consent, operation="resolve")
+    assert (row["outcome"], row["reason"], row["subject"], row["uri"]) == ("refused", "no-consent", BANK, ANITA)
     assert reads_since(federation.alpha, place) == []
     assert federation.gateway(COLLEGE, consent, ANITA).status_code == 200
     assert len(reads_since(federation.alpha, place)) == 2
@@ -39,9 +45,25 @@ def test_a_consent_opens_its_own_documents_only(federation):
     consent = federation.consent("anita", BANK, ANITA)
     place = federation.alpha.place()
     for uri in (ANITA2, BINA, BETA_ANITA, "in.gov.alpha-CERT-nothing"):
-        assert federation.gateway(BANK, consent, uri).status_code == 403
+        refused = federation.gateway(BANK, consent, uri)
+        assert refused.status_code == 403
+        row = federation.attempt_of(refused)
+        assert (row["reason"], row["subject"], row["uri"], row["consent_id"]) == ("not-covered", BANK, uri, consent)
     for nothing in (None, uuid7()):
-        assert federation.gateway(BANK, nothing, ANITA).status_code == (400 if nothing is None else 403)
+        refused = federation.gateway(BANK, nothing, ANITA)
+        assert refused.status_code == (400 if nothing is None else 403)
+        row = federation.attempt_of(refused)
+        assert (row["reason"], row["uri"]) == ("bad-request" if nothing is None else "no-consent", ANITA)
+        assert row["consent_id"] == nothing
+    other = federation.own("bina", ANITA)
+    assert other.status_code == 404
+    row = federation.attempt_of(other)
+    assert (row["operation"], row["role"], row["reason"], row["uri"]) == (
+        "own",
+        "resident",
+        "document-not-found",
+        ANITA,
+    )
     assert reads_since(federation.alpha, place) == []
     assert federation.gateway(BANK, consent, ANITA).content == federation.alpha.documents[ANITA]
 
@@ -59,9 +81,32 @@ def test_who_asked_is_in_the_token_and_nowhere_else(federation):
         assert begun["source"] == "127.0.0.1"
     for name in ("client_id", "requester", "act"):
         forged = federation.gateway(BANK, consent, ANITA, params={name: COLLEGE})
-        assert forged.status_code == 400
+        assert (forged.status_code, federation.attempt_of(forged)["subject"]) == (400, BANK)
     twice = federation.gateway(BANK, consent, ANITA, params={"consent_id": uuid7()})
-    assert twice.status_code == 400
+    assert (twice.status_code, federation.attempt_of(twice)["subject"]) == (400, BANK)
+    allowed = federation.attempts(consent_id=consent, outcome="allowed")
+    assert {(row["operation"], row["subject"], row["act"], row["uri"]) for row in allowed} == {
+        ("gateway", BANK, "gateway", ANITA)
+    }
+    assert len(allowed) == len(FORGED)
+
+
+def test_an_auditor_finds_who_asked_without_a_good_credential_and_the_own_queries(federation):
+    address = f"{federation.locker.url}/v1/gateway/documents/{ANITA}"
+    for token, reason in ((None, "missing-credential"), ("x" * 43, "unknown-token")):
+        row = federation.attempt_of(federation.call("GET", address, token))
+        assert (row["reason"], row["role"], row["subject"], row["source"]) == (reason, None, None, "127.0.0.1")
+        assert row["uri"] == ANITA
+    looked = federation.call(
+        "GET", f"{federation.locker.url}/v1/ticket-records", federation.auditor, params={"uri": ANITA}
+    )
+    row = federation.attempt_of(looked)
+    assert (row["operation"], row["outcome"], row["subject"]) == ("log.query", "complete", "Audit office")
+    assert row["query"] == {"uri": ANITA}
+    row = federation.attempt_of(
+        federation.call("GET", f"{federation.locker.url}/v1/attempts", federation.requesters[BANK])
+    )
+    assert (row["operation"], row["outcome"], row["subject"]) == ("log.query", "refused", BANK)
 
 
 def test_head_and_ranges_pass_through(federation):
@@ -110,8 +155,13 @@ def test_with_a_node_down_only_its_own_documents_are_missing(federation):
         missing = federation.gateway(BANK, consent, BETA_ANITA)
         assert (missing.status_code, missing.headers["content-type"]) == (503, "application/problem+json")
         assert int(missing.headers["retry-after"]) > 0
+        row = federation.attempt_of(missing)
+        assert (row["outcome"], row["subject"], row["uri"]) == ("failed", BANK, BETA_ANITA)
         own = federation.own("anita", BETA_ANITA)
         assert own.status_code == 503
+        row = federation.attempt_of(own)
+        assert (row["operation"], row["outcome"], row["uri"]) == ("own", "failed", BETA_ANITA)
+        assert row["jti"] in {row["jti"] for row in federation.attempts(uri=BETA_ANITA, outcome="allowed")}
         assert federation.gateway(BANK, consent, ANITA).content == federation.alpha.documents[ANITA]
         away, here = federation.resolve(BANK, consent, BETA_ANITA, ANITA)
         assert (away["outcome"], federation.pull(here).status_code) == ("resolved", 200)

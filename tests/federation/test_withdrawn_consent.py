@@ -31,8 +31,9 @@ def fresh(running, method, path, **options):
     return httpx.request(method, f"{running.locker.url}/v1/{path}", headers=headers, timeout=60, **options)
 
 
-def refused_everywhere(running, consent, uri):
-    """Every new request of the requester under the consent is refused at once, whichever process has it."""
+def refused_everywhere(running, consent, uri, reason):
+    """Every new request of the requester under the consent is refused at once, whichever process has it, and recorded."""
+    before = len(running.attempts(consent_id=consent, uri=uri, reason=reason))
     for _ in range(TRIES):
         resolved = fresh(running, "POST", "resolve", json={"consent_id": consent, "uris": [uri]})
         outcomes = [row["outcome"] for row in resolved.json().get("results", [])]
@@ -40,6 +41,10 @@ def refused_everywhere(running, consent, uri):
         for method in ("GET", "HEAD"):
             read = fresh(running, method, f"gateway/documents/{uri}", headers={"consent-id": consent})
             assert read.status_code == 403
+            assert running.attempt_of(read)["reason"] == reason
+    rows = running.attempts(consent_id=consent, uri=uri, reason=reason)[before:]
+    assert [row["operation"] for row in rows] == ["resolve", "gateway", "gateway"] * TRIES
+    assert {(row["outcome"], row["role"], row["subject"]) for row in rows} == {("refused", "requester", BANK)}
 
 
 def test_withdrawing_acts_at_once_and_granting_again_revives_nothing(running):
@@ -55,7 +60,7 @@ def test_withdrawing_acts_at_once_and_granting_again_revives_nothing(running):
 
     running.revoke("anita", consent)
     for uri in (ANITA, ANITA2):
-        refused_everywhere(running, consent, uri)
+        refused_everywhere(running, consent, uri, "revoked")
     assert running.own("anita", ANITA).status_code == 200  # it was never the requester's to lose
     # The stated rule: a download that had begun is not cut off.
     assert begun.rest() == running.alpha.documents[LARGE]
@@ -68,7 +73,7 @@ def test_withdrawing_acts_at_once_and_granting_again_revives_nothing(running):
     assert running.pull(new).status_code == 200
     assert running.gateway(BANK, again, ANITA2).status_code == 200
     assert [running.pull(granted).status_code for granted in before] == [401, 401, 401]
-    refused_everywhere(running, consent, ANITA)
+    refused_everywhere(running, consent, ANITA, "revoked")
 
     (row,) = running.alpha.log_of(asked)
     assert (row["reason"], row["consent_id"], row["jti"]) == ("consent-revoked", consent, row["jti"])
@@ -80,7 +85,7 @@ def test_narrowing_acts_in_the_same_way_on_what_is_left_out(running):
     consent = running.consent("anita", BANK, ANITA, ANITA2)
     first, second = running.resolve(BANK, consent, ANITA, ANITA2)
     running.narrow("anita", consent, ANITA2)
-    refused_everywhere(running, consent, ANITA)
+    refused_everywhere(running, consent, ANITA, "not-covered")
     for _ in range(TRIES):
         kept = fresh(running, "GET", f"gateway/documents/{ANITA2}", headers={"consent-id": consent})
         assert kept.content == running.alpha.documents[ANITA2]
