@@ -29,6 +29,7 @@ Command = Callable[..., Ran]
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     # Loggers keep the stream they first meet; here that would be one that pytest closes.
     monkeypatch.setattr("node.cli.options.configure_logs", lambda level: None)
+    monkeypatch.setattr("node.serving.configure_logs", lambda level: None)
 
     def call(*arguments: object) -> Ran:
         capsys.readouterr()
