@@ -1,7 +1,7 @@
 """Who the client is, when trusted proxies stand in front."""
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
@@ -38,12 +38,13 @@ class TrustedProxies:
         self._read_hops = _forwarded if header == "forwarded" else _x_forwarded
         self._trusts = lru_cache(maxsize=4096)(self._is_trusted)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    # A coroutine, unlike the layers within: servers tell by it which ASGI the outermost application speaks.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if self._networks and client and scope["type"] == "http" and self._trusts(client[0]):
             scope.setdefault("state", {})["from_proxy"] = True
             self._apply(scope)
-        return self._app(scope, receive, send)
+        await self._app(scope, receive, send)
 
     def _is_trusted(self, text: str) -> bool:
         address = parse_address(text)
