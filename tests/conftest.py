@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,30 @@ class Tier:
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> Tier:
     return Tier(bool(request.config.getoption("--soak")))
+
+
+@pytest.fixture(scope="session")
+def contract_read_once() -> Iterator[None]:
+    """Have the contract's files parsed once, and Connexion validate the same contract once: both are most of what a build takes."""
+    import yaml
+    from connexion.spec import OpenAPISpecification
+
+    from node.web import specification
+
+    good: set[str] = set()
+    validate, parse = OpenAPISpecification._validate_spec, cache(yaml.load)
+
+    def validate_once(contract: Any) -> None:
+        text = json.dumps(contract, sort_keys=True)
+        if text not in good:
+            validate(contract)
+            good.add(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenAPISpecification, "_validate_spec", staticmethod(validate_once))
+        # What is parsed is copied piece by piece, never changed.
+        patch.setattr(specification.yaml, "load", parse)
+        yield
 
 
 @pytest.fixture

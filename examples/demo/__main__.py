@@ -71,7 +71,10 @@ Try, in another terminal:
   # who has read it (the department's auditor)
   curl -H 'Authorization: Bearer {story.tokens["edistrict auditor"]}' '{edistrict.url}/v1/access-log?uri={INCOME[0].uri}'
 
-  # the same from the department's own machine
+  # who tried to and was refused at the locker (the locker's auditor)
+  curl -H 'Authorization: Bearer {story.tokens["locker auditor"]}' '{story.locker.url}/v1/attempts?outcome=refused'
+
+  # the department's log from its own machine
   {BIN / "locker-node"} log query --uri {INCOME[0].uri} --folder {edistrict.folder}
 """,
         flush=True,

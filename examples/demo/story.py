@@ -15,6 +15,7 @@ from examples.demo.processes import DemoFailed, Server, command, free_port
 
 DEGREE = certificates.DEGREES[0]
 INCOME = certificates.INCOME[0]
+NO_CONSENT = "019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b"
 PATIENCE_SECONDS = 30
 
 
@@ -181,7 +182,7 @@ def requester(story: Story) -> None:
         auth=("university-of-example", added["client_secret"]),
     )
     story.tokens["requester"] = answer.json()["access_token"]
-    (refused,) = story.resolve("019ab6ee-7d10-7f3a-8b4e-9c2d1e0f3a5b", INCOME.uri)
+    (refused,) = story.resolve(NO_CONSENT, INCOME.uri)
     story.check(refused["outcome"] == "refused", "the locker gives no ticket")
     direct = story.client.get(f"{story.servers['edistrict'].url}/v1/documents/{INCOME.uri}")
     story.check(direct.status_code == 401, "the node gives nothing to a caller without a ticket")
@@ -241,8 +242,8 @@ def without_the_locker(story: Story) -> None:
     story.check(story.client.get(f"{story.locker.url}/healthz").status_code == 200, "the locker is back")
 
 
-def audit(story: Story) -> None:
-    """The departments' auditors find every one of these reads."""
+def audit(story: Story, consent_id: str) -> None:
+    """The departments' auditors find every one of these reads, and the locker's what it refused."""
     story.say("9. The auditors ask who read what, and under which consent.")
     rows = {name: _log(story, name) for name in ("edistrict", "university")}
 
@@ -272,6 +273,26 @@ def audit(story: Story) -> None:
         all(row["bytes"] == len(story.original(DEGREE)) for row in whole),
         "each complete read tells how many bytes went out",
     )
+    audit_locker(story, consent_id)
+
+
+def audit_locker(story: Story, consent_id: str) -> None:
+    """The locker's auditor finds what was refused there, which no node has heard of."""
+    made = story.locker_command("token", "create", "Demo auditor", "--role", "auditor")
+    story.tokens["locker auditor"] = made["token"]
+
+    def refused(reason: str, **wanted: str) -> bool:
+        parameters = {"outcome": "refused", "reason": reason, "subject": "university-of-example", **wanted}
+        rows = story.call("GET", f"{story.locker.url}/v1/attempts", made["token"], params=parameters).json()["rows"]
+        return bool(rows)
+
+    story.check(refused("no-consent", uri=INCOME.uri, consent_id=NO_CONSENT), "the ticket refused without consent")
+    other = certificates.INCOME[1].uri
+    story.check(
+        refused("not-covered", uri=other, consent_id=consent_id, operation="gateway"),
+        "the gateway's refusal of somebody else's certificate",
+    )
+    story.check(refused("not-covered", uri=INCOME.uri, consent_id=consent_id), "the ticket refused after narrowing")
 
 
 def _log(story: Story, name: str) -> list[dict[str, Any]]:
@@ -299,4 +320,4 @@ def tell(story: Story) -> None:
     consent_id = pull(story)
     narrow_and_revoke(story, consent_id)
     without_the_locker(story)
-    audit(story)
+    audit(story, consent_id)

@@ -19,6 +19,8 @@ MAX_BODY = 64 * 1024
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _URI = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}-[A-Za-z0-9]{1,32}-[A-Za-z0-9._~-]{1,128}\Z")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}\Z")
+# Made once: ``json.dumps`` with any option makes an encoder at each call.
+_write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 T = TypeVar("T")
@@ -150,7 +152,7 @@ def require_own_wish(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def send_json(send: Send, status: int, document: Any) -> None:
     """Send a JSON document as the whole answer."""
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    body = _write_json(document).encode("utf-8")
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

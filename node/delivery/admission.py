@@ -165,8 +165,6 @@ class Admission:
         now_us = self._clock()
         with self._database.writing() as connection:
             results, events = self._decide_all(connection, batch, now_us)
-            # Read while the rows are written: nothing is sent before this transaction has committed.
-            self._read_small([row.small for row in results if isinstance(row, Admitted) and row.small])
             kept = _not_written(connection, self._kept)
             events = _without_ends_of_the_dead(connection, [*kept, *events])
             append_events(connection, [encode_event(fields, now_us) for fields in events])
@@ -206,6 +204,8 @@ class Admission:
                 results.append(result)
                 if fields is not None:
                     events.append(fields)
+        # Read while the rows are written: nothing is sent before this transaction has committed.
+        self._read_small([row.small for row in results if isinstance(row, Admitted) and row.small])
         return results, events
 
     def _read_credential(self, work: ReadWork | PutWork) -> _Credential:

@@ -15,8 +15,9 @@ from typing import Any
 
 import connexion
 from connexion.datastructures import MediaTypeDict
-from connexion.middleware import MiddlewarePosition
+from connexion.middleware import ConnexionMiddleware, MiddlewarePosition
 from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware.server_error import ServerErrorMiddleware
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import Resolver
 from connexion.validators import JSONResponseBodyValidator
@@ -80,7 +81,10 @@ def create_control_app(
     declared = operations(control)
     handlers = _handlers(services, json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode())
     _require_complete(declared, handlers)
-    app = connexion.FlaskApp("node.http", swagger_ui_options=SwaggerUIOptions(swagger_ui=False, serve_spec=False))
+    # Ours answers what is unexpected. Connexion's would make an answer, forget to await it, and send none.
+    layers = [layer for layer in ConnexionMiddleware.default_middlewares if layer is not ServerErrorMiddleware]
+    options = SwaggerUIOptions(swagger_ui=False, serve_spec=False)
+    app = connexion.FlaskApp("node.http", swagger_ui_options=options, middlewares=layers)
     app.add_api(
         _without_security(control),
         base_path="",

@@ -59,4 +59,5 @@ def _ascii(text: str) -> str:
     """Return what ASCII can say of a text (José becomes Jose), without characters that need quoting."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     tidy = " ".join(_UNSAFE_IN_FALLBACK.sub("_", plain).split()).strip(" .")
-    return tidy if any(character.isalnum() for character in tidy) else ""
+    # A browser may take what follows a dot for the kind of file, so there must be something before it.
+    return tidy if any(character.isalnum() for character in tidy.partition(".")[0]) else ""

@@ -169,6 +169,8 @@ class UnhandledErrors:
         except ResponseBroken:
             raise
         except Exception as error:
+            if isinstance(error.__cause__, ResponseBroken):  # Starlette tells of it in words of its own
+                raise error.__cause__ from None
             known = error if isinstance(error, ProblemError) else unexpected(error, request_id_of(scope))
         if started:
             raise ResponseBroken from None

@@ -94,7 +94,7 @@ def run_web(folder: str) -> None:
     print(url_of(bound), flush=True)
     bound.detach()
     threading.Thread(target=take_faults, daemon=True).start()
-    serving.main(["web", folder])
+    serving.main(["web", folder, uuid7()])
 
 
 def take_faults() -> None:

@@ -1,13 +1,10 @@
 """A control plane on a database of its own for each test."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from connexion.spec import OpenAPISpecification
 
 from node.contract.times import now_us
 from node.db import catalogue
@@ -18,20 +15,8 @@ from tests.http.plane import ISSUER, OTHER_ISSUER, ControlPlane, register
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_validation() -> Iterator[None]:
-    """Have Connexion validate the same contract once and not at each build, which is most of what a test here would take."""
-    good: set[str] = set()
-    validate = OpenAPISpecification._validate_spec
-
-    def validate_once(contract: Any) -> None:
-        text = json.dumps(contract, sort_keys=True)
-        if text not in good:
-            validate(contract)
-            good.add(text)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OpenAPISpecification, "_validate_spec", staticmethod(validate_once))
-        yield
+def built_from_a_valid_contract(contract_read_once: None) -> None:
+    """Each test builds the control plane anew."""
 
 
 @pytest.fixture(scope="session")

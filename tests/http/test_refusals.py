@@ -290,7 +290,7 @@ def served(control):
     """The same application on a socket."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(control.app, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(control.app, interface="asgi3", log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -351,7 +351,7 @@ class Live:
 
 
 @pytest.fixture
-def live(tmp_path: Path, sqlite_database: Database, serve: Serve) -> Iterator[Live]:
+def live(tmp_path: Path, sqlite_database: Database, serve: Serve, contract_read_once: None) -> Iterator[Live]:
     create_keys(tmp_path / "keys")
     (tmp_path / "locker.toml").write_text(
         f'base_url = "{ISS}"\ndatabase_url = "sqlite:///locker.db"\nallow_private = ["127.0.0.0/8"]\n'

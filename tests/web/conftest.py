@@ -1,6 +1,7 @@
 """Coroutine tests in a fresh event loop each, and real servers on free ports."""
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import time
@@ -18,6 +19,13 @@ def pytest_pyfunc_call(pyfuncitem):
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.fixture
+def closing():
+    """Close at the test's end what is handed over, and hand it back: a connection, an answer, a socket."""
+    with contextlib.ExitStack() as stack:
+        yield lambda thing: stack.enter_context(contextlib.closing(thing))
 
 
 @pytest.fixture

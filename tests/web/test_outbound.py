@@ -38,15 +38,20 @@ def peer(behave, context=None):
         with contextlib.suppress(OSError), contextlib.closing(client):
             client.settimeout(10)
             if context:
-                client = context.wrap_socket(client, server_side=True)
-            request = b""
-            while b"\r\n\r\n" not in request:
-                data = client.recv(65536)
-                if not data:
-                    return
-                request += data
-            seen.append(request)
-            behave(client)
+                with contextlib.closing(context.wrap_socket(client, server_side=True)) as secured:
+                    treat(secured)
+            else:
+                treat(client)
+
+    def treat(client):
+        request = b""
+        while b"\r\n\r\n" not in request:
+            data = client.recv(65536)
+            if not data:
+                return
+            request += data
+        seen.append(request)
+        behave(client)
 
     def accept():
         with contextlib.suppress(OSError):
@@ -89,9 +94,9 @@ def test_an_answer():
     assert b"accept-encoding: identity\r\n" in seen[0].lower()
 
 
-def test_a_body_and_headers_go_out_and_an_error_status_is_an_answer():
+def test_a_body_and_headers_go_out_and_an_error_status_is_an_answer(closing):
     with peer(says(b"HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n")) as (port, seen):
-        client = OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST)
+        client = closing(OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST))
         answer = client.request("POST", f"http://127.0.0.1:{port}/", headers={"X-A": "b"}, content=b"{}")
     assert answer.status == 422
     assert b"x-a: b" in seen[0].lower() and b"content-length: 2" in seen[0].lower()
@@ -117,9 +122,9 @@ def test_a_body_and_headers_go_out_and_an_error_status_is_an_answer():
         "",
     ],
 )
-def test_refused_without_a_connection(url):
+def test_refused_without_a_connection(url, closing):
     with pytest.raises(DestinationRefused):
-        OutboundClient(limits=FAST).request("GET", url)
+        closing(OutboundClient(limits=FAST)).request("GET", url)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -129,7 +134,7 @@ def test_a_redirect_is_an_error_and_not_followed(status):
         ask(says(head.encode()))
 
 
-def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to():
+def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to(closing):
     """Rebinding: the second look-up would say loopback, and so is never made."""
     answers = [["203.0.113.7"], ["127.0.0.1"]]
     asked = []
@@ -139,15 +144,15 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to
         return answers[len(asked) - 1]
 
     with peer(OK) as (port, seen):
-        client = OutboundClient(allow_private=["203.0.113.0/24"], limits=FAST, resolver=resolver)
+        client = closing(OutboundClient(allow_private=["203.0.113.0/24"], limits=FAST, resolver=resolver))
         with pytest.raises((DestinationUnreachable, DestinationTimeout)):
             client.request("GET", f"http://node.example:{port}/")
     assert (asked, seen) == (["node.example"], [])
 
 
-def test_the_host_header_keeps_the_name():
+def test_the_host_header_keeps_the_name(closing):
     with peer(OK) as (port, seen):
-        client = OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, resolver=lambda *_: ["127.0.0.1"])
+        client = closing(OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, resolver=lambda *_: ["127.0.0.1"]))
         client.request("GET", f"http://node.example:{port}/")
     assert f"host: node.example:{port}".encode() in seen[0].lower()
 
@@ -162,18 +167,18 @@ def certificate(tmp_path_factory):
     return key, certificate
 
 
-def test_tls_checks_the_name_though_the_address_was_fixed(certificate):
+def test_tls_checks_the_name_though_the_address_was_fixed(certificate, closing):
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(certificate[1], certificate[0])
     trusting = ssl.create_default_context(cafile=certificate[1])
     options = {"allow_private": ["127.0.0.0/8"], "limits": FAST, "resolver": lambda *_: ["127.0.0.1"]}
     with peer(OK, server) as (port, _):
-        client = OutboundClient(tls=trusting, **options)
+        client = closing(OutboundClient(tls=trusting, **options))
         assert client.request("GET", f"https://node.example:{port}/").content == b"ok"
         with pytest.raises(DestinationUnreachable):
             client.request("GET", f"https://other.example:{port}/")
         with pytest.raises(DestinationUnreachable):
-            OutboundClient(**options).request("GET", f"https://node.example:{port}/")
+            closing(OutboundClient(**options)).request("GET", f"https://node.example:{port}/")
 
 
 def endless(client):
@@ -235,11 +240,11 @@ def test_a_peer_that_breaks_off_or_talks_rubbish(behave, error):
         ask(behave)
 
 
-def test_nobody_listens():
+def test_nobody_listens(closing):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    client = OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, circuits=Circuits(failures=2))
+    client = closing(OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, circuits=Circuits(failures=2)))
     for _ in range(2):
         with pytest.raises(DestinationUnreachable):
             client.request("GET", f"http://127.0.0.1:{port}/")
@@ -247,12 +252,12 @@ def test_nobody_listens():
         client.request("GET", f"http://127.0.0.1:{port}/")
 
 
-def test_a_circuit_closes_again_when_the_peer_is_back():
+def test_a_circuit_closes_again_when_the_peer_is_back(closing):
     now = [0]
     mood = [says(b""), says(b""), OK]
     with peer(lambda client: mood.pop(0)(client)) as (port, _):
         circuits = Circuits(failures=2, pause_us=1000, clock=lambda: now[0])
-        client = OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, circuits=circuits)
+        client = closing(OutboundClient(allow_private=["127.0.0.0/8"], limits=FAST, circuits=circuits))
         for _ in range(2):
             with pytest.raises(DestinationUnreachable):
                 client.request("GET", f"http://127.0.0.1:{port}/")

@@ -66,8 +66,8 @@ def test_a_head_that_does_not_come_is_not_waited_for(serve):
         assert answer.count(b"hello") == start.count(b"\r\n\r\n")
 
 
-def test_keep_alive_outlives_the_time_for_a_head(serve):
-    connection = http.client.HTTPConnection("127.0.0.1", serve(hello, head_seconds=0.2), timeout=5)
+def test_keep_alive_outlives_the_time_for_a_head(serve, closing):
+    connection = closing(http.client.HTTPConnection("127.0.0.1", serve(hello, head_seconds=0.2), timeout=5))
     for _ in range(2):
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"hello"
@@ -108,7 +108,7 @@ def test_an_error_in_the_middle_resets_the_connection_and_logs_no_text(serve, ca
     assert not re.search("999941057058", caplog.text)
 
 
-def test_tls(serve, tmp_path):
+def test_tls(serve, tmp_path, closing):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
@@ -122,7 +122,7 @@ def test_tls(serve, tmp_path):
 
     port = serve(app, certificate=certificate, private_key=key)
     context = ssl.create_default_context(cafile=certificate)
-    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=5)
+    connection = closing(http.client.HTTPSConnection("localhost", port, context=context, timeout=5))
     connection.request("GET", "/")
     assert connection.getresponse().read() == b"hello"
     assert schemes == ["https"]

@@ -62,12 +62,12 @@ class Source:
 
 
 @pytest.fixture
-def get(serve):
+def get(serve, closing):
     def run(source):
         port = serve(UnhandledErrors(source))
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
         connection.request("GET", "/")
-        return connection.getresponse()
+        return closing(connection.getresponse())
 
     return run
 
@@ -89,19 +89,20 @@ def test_complete(get, blocks, last, announce):
     assert source.end() == StreamEnd("complete", blocks * CHUNK_BYTES + len(last))
 
 
-def test_the_connection_serves_the_next_request_afterwards(serve):
-    connection = http.client.HTTPConnection("127.0.0.1", serve(UnhandledErrors(Source(2))), timeout=10)
+def test_the_connection_serves_the_next_request_afterwards(serve, closing):
+    port = serve(UnhandledErrors(Source(2)))
+    connection = closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
     connection.request("GET", "/")
     assert len(connection.getresponse().read()) == 2 * CHUNK_BYTES
     connection.request("GET", "/")
-    assert connection.getresponse().status == 200
+    assert closing(connection.getresponse()).status == 200
 
 
 @pytest.mark.parametrize("delay", [0.0, 60.0])
-def test_a_client_that_leaves_is_noticed_within_a_second(serve, delay):
+def test_a_client_that_leaves_is_noticed_within_a_second(serve, delay, closing):
     """Both while the server is sending as fast as it can, and while it waits for a slow source."""
     source = Source(4000, delay=delay)
-    client = stalled_client(serve(UnhandledErrors(source)))
+    client = closing(stalled_client(serve(UnhandledErrors(source))))
     time.sleep(0.4)
     left = time.monotonic()
     client.close()
@@ -115,9 +116,9 @@ def test_a_client_that_leaves_is_noticed_within_a_second(serve, delay):
     assert source.given == given
 
 
-def test_what_is_dropped_after_a_quick_leave_is_not_counted(serve):
+def test_what_is_dropped_after_a_quick_leave_is_not_counted(serve, closing):
     source = Source(40_000)
-    client = stalled_client(serve(UnhandledErrors(source)), receive_buffer=1 << 20)
+    client = closing(stalled_client(serve(UnhandledErrors(source)), receive_buffer=1 << 20))
     client.recv(1)
     client.close()
     assert source.end().outcome == "aborted"
@@ -125,10 +126,10 @@ def test_what_is_dropped_after_a_quick_leave_is_not_counted(serve):
 
 
 @pytest.mark.parametrize("use_connection", [True, False])
-def test_a_client_that_takes_nothing_is_ended(serve, use_connection):
+def test_a_client_that_takes_nothing_is_ended(serve, use_connection, closing):
     source = Source(4000, timeout=0.6)
     source.use_connection = use_connection
-    client = stalled_client(serve(UnhandledErrors(source)))
+    client = closing(stalled_client(serve(UnhandledErrors(source))))
     began = time.monotonic()
     end, noticed = source.ends.get(timeout=5)
     assert end.outcome == "stalled"
@@ -139,10 +140,10 @@ def test_a_client_that_takes_nothing_is_ended(serve, use_connection):
             pass
 
 
-def test_a_slow_client_that_takes_something_is_not_ended(serve):
+def test_a_slow_client_that_takes_something_is_not_ended(serve, closing):
     """It takes far less than a chunk in the time that would end one that takes nothing."""
     source = Source(30, timeout=0.5)
-    client = stalled_client(serve(UnhandledErrors(source)), receive_buffer=16384)
+    client = closing(stalled_client(serve(UnhandledErrors(source)), receive_buffer=16384))
     until = time.monotonic() + 1.7
     while time.monotonic() < until:
         client.recv(8192)
@@ -188,7 +189,7 @@ async def test_a_wrong_first_chunk_is_a_store_fault():
         await send_stream(None, None, start, chunk, send_timeout=1)
 
 
-def test_a_stopping_server_ends_transfers_as_aborted_before_its_lifespan_ends(serve):
+def test_a_stopping_server_ends_transfers_as_aborted_before_its_lifespan_ends(serve, closing):
     source = Source(4000)
     source.end_delay = 0.2
     order = []
@@ -202,7 +203,7 @@ def test_a_stopping_server_ends_transfers_as_aborted_before_its_lifespan_ends(se
         order.append(source.ended)
         await send({"type": "lifespan.shutdown.complete"})
 
-    client = stalled_client(serve(app, drain_seconds=0.2))
+    client = closing(stalled_client(serve(app, drain_seconds=0.2)))
     time.sleep(0.2)
     serve.servers[0].should_exit = True
     assert source.end().outcome == "aborted"
