@@ -2,18 +2,19 @@
 
 SQLAlchemy writes the text, once for each dialect and number of values. Running a statement through it costs several times what
 the database needs for the work itself. Values are bound by the driver, errors come out as SQLAlchemy's own; the caller's
-transaction must have begun.
+transaction must have begun. Nodes have the like in a room that the locker does not enter: the two share no database code.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-_BLOCKS = (64, 16, 4, 1)
+_MOST_ROWS = 64
 
 
 class PreparedStatement:
@@ -64,9 +65,9 @@ class PreparedSelect:
 
 
 class PreparedInsert:
-    """An INSERT of many rows, in as few statements as a few lengths of VALUES allow."""
+    """An INSERT of many rows in one statement, or in few: each number of rows up to 64 has a text of its own."""
 
-    def __init__(self, statement: Insert, *columns: str) -> None:
+    def __init__(self, statement: Insert, columns: Sequence[str]) -> None:
         """``columns`` are the names of the row's values in their order, which is the table's."""
         self._statement = statement
         self._columns = list(columns)
@@ -74,13 +75,11 @@ class PreparedInsert:
 
     def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Insert the rows, each with its values in the order of the columns."""
-        start = 0
-        while start < len(rows):
-            count = next(size for size in _BLOCKS if size <= len(rows) - start)
-            key = (connection.dialect.name, count)
-            text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, count))
-            _run(connection, text, [value for row in rows[start : start + count] for value in row], fetch=False)
-            start += count
+        for start in range(0, len(rows), _MOST_ROWS):
+            part = rows[start : start + _MOST_ROWS]
+            key = (connection.dialect.name, len(part))
+            text = self._texts.get(key) or self._texts.setdefault(key, self._text(connection.dialect, len(part)))
+            _run(connection, text, [value for row in part for value in row], fetch=False)
 
     def _text(self, dialect: Dialect, count: int) -> str:
         compiled = _compiled(self._statement, dialect, self._columns)
@@ -92,8 +91,9 @@ class PreparedInsert:
 
 def _compiled(statement: ClauseElement, dialect: Dialect, columns: list[str] | None = None) -> SQLCompiler:
     """Compile for the dialect with parameters by position, whatever style it was opened with."""
-    style = "qmark" if dialect.paramstyle == "qmark" else "format"
-    positional = type(dialect)(paramstyle=style)  # type: ignore[call-arg]  # of DefaultDialect
+    if not isinstance(dialect, DefaultDialect):
+        raise TypeError("a dialect that takes no style of parameters")
+    positional = type(dialect)(paramstyle="qmark" if dialect.paramstyle == "qmark" else "format")
     compiled = statement.compile(dialect=positional, column_keys=columns)
     if not isinstance(compiled, SQLCompiler):
         raise TypeError("a statement has no SQL text")

@@ -123,7 +123,7 @@ class Attempts:
             self._unwritten = []
 
 
-_INSERT = PreparedInsert(insert(Attempt), *Attempt.__table__.columns.keys())
+_INSERT = PreparedInsert(insert(Attempt), Attempt.__table__.columns.keys())
 
 
 def write_attempts(connection: Connection, rows: Sequence[AttemptRow], first: int | None = None) -> None:

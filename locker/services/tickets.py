@@ -319,7 +319,7 @@ _LINK = (
     Link.uri_key, Link.uri, Link.issuer, Link.doc_type, Link.doc_id, Link.state, Link.resident_id, Link.holder_ref,
     Link.node_id, Issuer.state, Issuer.node_id, Node.state, Node.base_url, DocType.doc_type_key,
 )  # fmt: skip
-_RECORD = PreparedInsert(insert(TicketRecord), *TicketRecord.__table__.columns.keys())
+_RECORD = PreparedInsert(insert(TicketRecord), TicketRecord.__table__.columns.keys())
 _CONSENTS = PreparedSelect(
     select(
         Consent.consent_id, Consent.resident_id, Consent.client_id, Consent.state, Consent.purpose, Consent.once,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -111,7 +112,9 @@ class PreparedInsert:
 
 def _positional(dialect: Dialect) -> Dialect:
     """Return the dialect with parameters by position, whatever style it was opened with."""
-    return type(dialect)(paramstyle="qmark" if dialect.paramstyle == "qmark" else "format")  # type: ignore[call-arg]  # of DefaultDialect
+    if not isinstance(dialect, DefaultDialect):
+        raise TypeError("a dialect that takes no style of parameters")
+    return type(dialect)(paramstyle="qmark" if dialect.paramstyle == "qmark" else "format")
 
 
 def _as_sqlalchemy(connection: Connection, cursor: Any, text: str, error: Exception) -> BaseException:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, String, column, inspect, select, table, text
 
 from node.db.session import Database
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "node_version"
+_VERSION = select(column("version_num", String)).select_from(table(VERSION_TABLE))
 _NAMED = re.compile(r"""^(revision|down_revision) = ["'](\w+)["']$""", re.MULTILINE)
 _ADVISORY_LOCK = 0x6C6F636B6572
 
@@ -41,7 +42,7 @@ def current_revision(database: Database) -> str | None:
     with database.reading() as connection:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
-        return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+        return connection.execute(_VERSION).scalar()
 
 
 def newest_revision() -> str:

@@ -207,7 +207,7 @@ class Supervisor:
     def _forget_metrics(self, pid: int) -> None:
         from prometheus_client.multiprocess import mark_process_dead  # the parent needs it only when a child has died
 
-        mark_process_dead(pid, str(self._metrics_folder))  # type: ignore[no-untyped-call]  # unannotated there
+        mark_process_dead(pid, str(self._metrics_folder))  # type: ignore[no-untyped-call]  # prometheus_client annotates it nowhere
 
     def _stop(self, wake: "_Wake") -> None:
         """Stop accepting, let the children drain, kill what is left; a second signal kills at once."""
