@@ -14,9 +14,8 @@ import click
 from locker.config import (
     SETTINGS_FILE,
     Settings,
+    SettingsRefused,
     load_settings,
-    require_fit,
-    unfit_for_production,
 )
 from locker.db.migration import current_revision, require_current, upgrade
 from locker.db.session import Database
@@ -33,7 +32,7 @@ from locker.wiring import Locker, build_locker
 from node.contract.holders import Holder
 from node.contract.times import DAY, format_time
 from node.web.processes import ChildSpec, Supervisor, bind
-from node.web.production import mark_as_demo
+from node.web.production import mark_as_demo, require_fit, unfit_for_production
 
 _TEMPLATE = """\
 # Settings of this locker. Each may also be given in the environment, as LOCKER_PORT for `port`.
@@ -163,7 +162,7 @@ def serve(folder: Path, as_json: bool) -> None:
     """Serve until told to stop: web processes, and one process for jobs."""
     with _opened(folder) as locker:
         settings = locker.settings
-        require_fit(settings)
+        require_fit(settings, SETTINGS_FILE, SettingsRefused)
         locker.database.require_durable()
         configure_logging(settings.log_level)
         sockets = [bind(settings.host, settings.port)]

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from node.web.production import Served, production_faults
-
 SETTINGS_FILE = "locker.toml"
 PREFIX = "LOCKER_"
 NODE_PREFIX = "LOCKER_NODE_"
@@ -153,26 +151,6 @@ def load_settings(path: Path) -> Settings:
     except ValidationError as error:
         raise SettingsRefused("\n".join(_explain(file, values, error))) from error
     return _require_files(file, settings)
-
-
-def unfit_for_production(settings: Settings) -> list[tuple[str, str]]:
-    """Return the setting and a sentence for each thing that keeps a locker out of production; none outside production."""
-    if settings.environment != "production":
-        return []
-    certificate = settings.tls_certificate and settings.path(settings.tls_certificate)
-    served = Served(
-        settings.folder, settings.base_url, certificate,
-        map(str, settings.trusted_proxies), map(str, settings.allow_private),
-    )  # fmt: skip
-    return list(production_faults(served))
-
-
-def require_fit(settings: Settings) -> None:
-    """Raise SettingsRefused, naming file and setting, for what must not be in production."""
-    faults = unfit_for_production(settings)
-    if faults:
-        file = settings.folder / SETTINGS_FILE
-        raise SettingsRefused("\n".join(f"{file}: {key}: {text}" for key, text in faults))
 
 
 def _require_known_environment(environment: Mapping[str, str]) -> None:

@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from node.web.production import Served, production_faults
-
 SETTINGS_FILE = "node.toml"
 PREFIX = "LOCKER_NODE_"
 
@@ -160,25 +158,6 @@ def require_files(settings: Settings) -> None:
         path = getattr(settings, key)
         if path is not None and not settings.path(path).is_file():
             raise SettingsError(f"{settings.folder / SETTINGS_FILE}: {key}: there is no file {settings.path(path)}")
-
-
-def unfit_for_production(settings: Settings) -> list[tuple[str, str]]:
-    """Return the setting and a sentence for each thing that keeps a node out of production; none outside production."""
-    if settings.environment != "production":
-        return []
-    certificate = settings.tls_certificate and settings.path(settings.tls_certificate)
-    served = Served(
-        settings.folder, settings.base_url, certificate, settings.trusted_proxies, settings.allow_private
-    )  # fmt: skip
-    return list(production_faults(served))
-
-
-def require_fit(settings: Settings) -> None:
-    """Raise SettingsError, naming file and setting, for what must not be in production."""
-    faults = unfit_for_production(settings)
-    if faults:
-        file = settings.folder / SETTINGS_FILE
-        raise SettingsError("\n".join(f"{file}: {key}: {text}" for key, text in faults))
 
 
 def _require_known_environment(environment: Mapping[str, str]) -> None:

@@ -14,13 +14,14 @@ from typing import IO, TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.config import Settings, require_files, require_fit
+from node.config import SETTINGS_FILE, Settings, SettingsError, require_files
 from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db import schema
 from node.db.processes import mark_ended, mark_run_ended, register_process
 from node.logs import configure_logs
 from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent
+from node.web.production import require_fit
 from node.wiring import Node, build_node
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def serve(folder: Path, announce: Callable[[list[str]], None] | None = None) -> 
     settings = node.settings
     configure_logs(settings.log_level)
     require_files(settings)
-    require_fit(settings)
+    require_fit(settings, SETTINGS_FILE, SettingsError)
     node.database.require_durable()
     schema.require_current(node.database)
     run = uuid7()

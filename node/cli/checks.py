@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.cli.faults import database_fault
-from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings, unfit_for_production
+from node.config import SETTINGS_FILE, Settings, SettingsError, load_settings
 from node.contract.problems import OutOfScope, ProblemError
 from node.contract.times import DAY, SECOND, format_time, now_us
 from node.db import schema
@@ -29,6 +29,7 @@ from node.storage.errors import SettingsError as StoreSettingsError
 from node.storage.errors import StorageError
 from node.storage.guard import GuardedDriver
 from node.storage.registry import DriverRegistry
+from node.web.production import unfit_for_production
 
 if TYPE_CHECKING:
     from node.web.outbound import OutboundClient

@@ -1,6 +1,7 @@
 """What keeps a node or a locker out of production."""
 
 import datetime
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from node.web.production import Served, mark_as_demo, production_faults
+from node.web.production import mark_as_demo, require_fit, unfit_for_production
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -29,13 +30,15 @@ def certificate(file, *, self_made):
 def faults(tmp_path):
     def look(**changes):
         good = {
+            "environment": "production",
+            "path": tmp_path.joinpath,
             "folder": tmp_path,
             "base_url": "https://node.example",
             "tls_certificate": certificate(tmp_path / "c.pem", self_made=False),
             "trusted_proxies": (),
             "allow_private": ("10.0.0.0/8", "fc00::/7"),
         }
-        return list(production_faults(Served(**{**good, **changes})))
+        return unfit_for_production(SimpleNamespace(**{**good, **changes}))
 
     return look
 
@@ -75,3 +78,16 @@ def test_what_was_made_for_a_demonstration_stays_one(faults, tmp_path):
 def test_a_certificate_that_cannot_be_read_is_left_to_others(faults, tmp_path):
     (tmp_path / "rubbish.pem").write_text("rubbish")
     assert faults(tls_certificate=tmp_path / "rubbish.pem") == faults(tls_certificate=tmp_path / "none.pem") == []
+
+
+def test_a_demonstration_may_have_all_of_it_and_a_refusal_names_the_file(faults, tmp_path):
+    mark_as_demo(tmp_path)
+    assert faults(environment="demo", base_url="http://node.example", tls_certificate=None) == []
+    settings = SimpleNamespace(
+        environment="production", folder=tmp_path, base_url="http://node.example", tls_certificate=None,
+        trusted_proxies=(), allow_private=(), path=tmp_path.joinpath,
+    )  # fmt: skip
+    with pytest.raises(LookupError) as refused:
+        require_fit(settings, "settings.toml", LookupError)
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3 and all(line.startswith(f"{tmp_path / 'settings.toml'}: ") for line in lines)
