@@ -81,7 +81,9 @@ class WebProcess:
             node.database, node.rules, node.limits, self.floods, node.clock, SmallReads(node.stores, self.pool).begin,
             self._fetch_keys,
         )  # fmt: skip
-        self.worker: BatchWorker[Work, Result] = BatchWorker("admission", self.admission.process)
+        self.worker: BatchWorker[Work, Result] = BatchWorker(
+            "admission", self.admission.process, teardown=self.admission.close
+        )
         self._node = node
 
     def start(self) -> None:

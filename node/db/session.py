@@ -1,6 +1,7 @@
 """The database connection: SQLite or PostgreSQL, opened so that a commit that returned has reached the disk."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from node.db.prepared import run_driver_sql
 BUSY_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
+KEPT_SECONDS = 1.0
+"""How long a kept connection may rest before the pool is to test it again."""
 KEPT_STATEMENTS = 512
 """How many statements a SQLite connection keeps prepared."""
 
@@ -38,10 +41,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Open a transaction that may write; SQLite begins it IMMEDIATE, so that waiting replaces failing half-way."""
-        with self.engine.connect() as connection, connection.begin():
+    def writing(self, kept: "KeptConnection | None" = None) -> Iterator[Connection]:
+        """Open a transaction that may write; SQLite begins it IMMEDIATE, so that waiting replaces failing half-way.
+
+        A thread that writes in quick succession does it on a connection that it keeps.
+        """
+        with kept.transaction() if kept else self.engine.begin() as connection:
             yield connection
+
+    def kept(self) -> "KeptConnection":
+        """Return a connection for one thread to keep; nothing is opened yet."""
+        return KeptConnection(self.engine)
 
     def require_durable(self) -> None:
         """Raise NotDurable, in plain words, when a commit would not survive a crash."""
@@ -53,6 +63,46 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+
+
+class KeptConnection:
+    """A connection that one thread keeps from one transaction to the next, instead of asking the pool each time.
+
+    After a pause, a failure, or when the engine was given a new pool, it goes back and another is taken, which the pool has tested.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._pool = engine.pool
+        self._used = 0.0
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction on the connection."""
+        connection = self._ready()
+        try:
+            with connection.begin():
+                yield connection
+        except BaseException:
+            self.close()
+            raise
+        self._used = time.monotonic()
+
+    def close(self) -> None:
+        """Give the connection back; closing again does nothing, and the next transaction takes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ready(self) -> Connection:
+        rested = time.monotonic() - self._used > KEPT_SECONDS
+        if rested or self._pool is not self._engine.pool:
+            self.close()
+        if self._connection is None:
+            self._pool = self._engine.pool
+            self._connection = self._engine.connect()
+        return self._connection
 
 
 def _sqlite_engine(url: str) -> Engine:

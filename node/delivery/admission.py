@@ -135,6 +135,7 @@ class Admission:
         ``on_unknown_key`` is told of a registered locker whose token names a key that is not known; it must return at once.
         """
         self._database = database
+        self._kept_connection = database.kept()
         self._rules = rules
         self._limits = limits
         self._floods = floods
@@ -161,9 +162,13 @@ class Admission:
         self.failing = False
         return results
 
+    def close(self) -> None:
+        """Give the database connection back."""
+        self._kept_connection.close()
+
     def _process_together(self, batch: Sequence[Work]) -> list[Result | BaseException]:
         now_us = self._clock()
-        with self._database.writing() as connection:
+        with self._database.writing(self._kept_connection) as connection:
             results, events = self._decide_all(connection, batch, now_us)
             kept = _not_written(connection, self._kept)
             events = _without_ends_of_the_dead(connection, [*kept, *events])
