@@ -48,7 +48,7 @@ class BatchWorker(Generic[T, R]):
         self._waiting: deque[tuple[T, Waiter[R]]] = deque()
         self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._about_to_signal: asyncio.AbstractEventLoop | None = None
-        self._look_is_due = False
+        self._about_to_look: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._accepting = False
         self._stopping = False
@@ -67,7 +67,7 @@ class BatchWorker(Generic[T, R]):
         with self._lock:
             self._accepting = False
             self._stopping = True
-        self._signal.put(None)
+        self._wake()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -91,7 +91,7 @@ class BatchWorker(Generic[T, R]):
             raise RuntimeError("a batch worker cannot wait for itself")
         future: concurrent.futures.Future[R] = concurrent.futures.Future()
         self._append(item, future)
-        self._signal.put(None)
+        self._wake()
         concurrent.futures.wait((future,), timeout)
         if not future.done():
             raise ServiceUnavailable(reason="batch-timeout")
@@ -100,7 +100,7 @@ class BatchWorker(Generic[T, R]):
     def post(self, item: T) -> None:
         """Have an item processed in its turn without waiting; a failure is logged by its type's name."""
         self._append(item, None)
-        self._signal.put(None)
+        self._wake()
 
     def post_within(self, item: T, seconds: float) -> None:
         """Have an item processed along with the next one that comes, or alone when none has come after some seconds.
@@ -108,9 +108,10 @@ class BatchWorker(Generic[T, R]):
         For what nobody waits for: it costs no batch of its own under load. To be called in an event loop.
         """
         self._append(item, None)
-        if not self._look_is_due:
-            self._look_is_due = True
-            asyncio.get_running_loop().call_later(seconds, self._look)
+        loop = asyncio.get_running_loop()
+        if self._about_to_look is not loop:
+            self._about_to_look = loop
+            loop.call_later(seconds, self._look)
 
     def waiting(self) -> int:
         """Return how many items are queued."""
@@ -124,13 +125,22 @@ class BatchWorker(Generic[T, R]):
                 raise ServiceUnavailable(reason="queue-full", headers={"Retry-After": "1"})
             self._waiting.append((item, waiter))
 
+    def _wake(self) -> None:
+        """Have the thread look at what waits, after it was appended.
+
+        One signal is enough for any number of items: the thread looks again after it has taken it. Under a load that never lets
+        up it takes none, and they must not pile up.
+        """
+        if self._signal.empty():
+            self._signal.put(None)
+
     def _signal_for_this_turn(self) -> None:
         self._about_to_signal = None
-        self._signal.put(None)
+        self._wake()
 
     def _look(self) -> None:
-        self._look_is_due = False
-        self._signal.put(None)
+        self._about_to_look = None
+        self._wake()
 
     def _run(self) -> None:
         try:

@@ -1,8 +1,10 @@
 """BatchWorker: one thread, whole batches, one wake-up, nothing lost."""
 
 import asyncio
+import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -245,3 +247,49 @@ async def test_patient_items_count_for_a_full_queue(worker):
     with pytest.raises(ServiceUnavailable) as refused:
         worker.post_within(1, 30.0)
     assert refused.value.reason == "queue-full"
+
+
+async def test_signals_do_not_pile_up_while_the_thread_never_rests(worker, recorder):
+    hold(worker, recorder)
+    crowd = []
+    for number in range(20, 32):
+        crowd.append(asyncio.create_task(worker.submit(number)))
+        await asyncio.sleep(0.001)  # a turn of the loop each
+    assert worker.waiting() == 12
+    assert worker._signal.qsize() <= 1
+    recorder.gate.set()
+    assert await asyncio.gather(*crowd) == [number * 2 for number in range(20, 32)]
+
+
+async def test_a_patient_item_of_a_loop_that_closed_keeps_no_others_waiting(worker, recorder):
+    async def post_and_leave():
+        worker.post_within(50, 30.0)
+
+    await asyncio.to_thread(asyncio.run, post_and_leave())
+    worker.post_within(51, 0.02)
+    await asyncio.sleep(0.2)
+    assert recorder.batches == [[50, 51]]
+
+
+class SlowSignal(queue.SimpleQueue):
+    """Lets the thread that was woken run before whoever woke it goes on."""
+
+    def put(self, item):
+        super().put(item)
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("callers", [1, 4])
+def test_no_wake_up_is_lost_between_threads(recorder, monkeypatch, callers):
+    """Each caller waits for its own item, so one that the thread is not woken for shows as a timeout."""
+    monkeypatch.setattr("node.web.batches.queue.SimpleQueue", SlowSignal)
+    worker = BatchWorker("doubler", recorder)
+    worker.start()
+
+    def caller():
+        return [worker.call(number, 2) for number in range(20, 120)]
+
+    with ThreadPoolExecutor(callers) as pool:
+        done = [pool.submit(caller) for _ in range(callers)]
+    assert worker.stop(2)
+    assert all(future.result() == [number * 2 for number in range(20, 120)] for future in done)
