@@ -115,6 +115,13 @@ def _write_private(file: Path, text: str) -> None:
     file.write_text(text, "utf-8")
 
 
+def _check_environment(settings: Settings) -> Iterator[Check]:
+    if settings.environment == "demo":
+        yield Check("environment", True, "this is a demo locker; production refuses what it makes")
+    for key, text in unfit_for_production(settings):
+        yield Check(key, False, text)
+
+
 @main.command()
 @with_options
 def check(folder: Path, as_json: bool) -> None:
@@ -122,8 +129,7 @@ def check(folder: Path, as_json: bool) -> None:
     with plain_faults():
         locker = build_locker(load_settings(folder))
         try:
-            unfit = [Check(key, False, text) for key, text in unfit_for_production(locker.settings)]
-            checks = [*unfit, *locker.readiness.checks()]
+            checks = [*_check_environment(locker.settings), *locker.readiness.checks()]
         finally:
             locker.close()
     ok = all(row.ok for row in checks)

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         "main": StoreSettings.model_validate({"driver": "filesystem", "root": "storage"})
     }
     default_store: str = "main"
-    exposure: Literal["open", "gateway-only"] = "open"
+    exposure: Literal["direct", "gateway-only"] = "direct"
     lockers: tuple[LockerLimit, ...] = ()
     allow_private: tuple[Network, ...] = ()
     max_document_bytes: Annotated[int, Field(ge=1)] = 1024**3

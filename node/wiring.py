@@ -146,7 +146,7 @@ class Node:
         """Introduces this node to a locker."""
         return Registration(
             self.locker_client, self.lockers,
-            introduction=Introduction(self.settings.node_id, self.settings.name, self.settings.base_url),
+            introduction=Introduction.of(self.settings),
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
             refused=self.outbox,
         )  # fmt: skip

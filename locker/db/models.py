@@ -55,12 +55,16 @@ class Registration(Base):
 
 
 class Node(Base):
-    """A department's node; ``state`` is approved or suspended, ``health`` what the job process last saw."""
+    """A department's node; ``state`` is approved or suspended, ``health`` what the job process last saw.
+
+    ``exposure`` is ``direct``, or ``gateway-only`` for a node that answers nobody but the gateway.
+    """
 
     __tablename__ = "node"
     node_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
     base_url: Mapped[str] = mapped_column(Text)
+    exposure: Mapped[str] = mapped_column(String(16), default="direct", server_default="direct")
     fingerprint: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     health: Mapped[str] = mapped_column(String(16), default="unknown")

@@ -33,6 +33,8 @@ APPROVED = "approved"
 SUSPENDED = "suspended"
 EXPECTED = "expected"
 PENDING = "pending"
+DIRECT = "direct"
+GATEWAY_ONLY = "gateway-only"
 
 MAX_PENDING = 1000
 MAX_PENDING_OF_NODE = 5
@@ -40,6 +42,7 @@ MAX_PENDING_OF_NETWORK = 50
 PENDING_DAYS = 30
 UNKNOWN = "unknown"
 MAX_REGISTRATION = 256 * 1024
+_KEPT_CLAIMS = ("node_id", "name", "base_url", "exposure", "jwks", "issuers")
 
 _NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?\Z")
 
@@ -94,7 +97,7 @@ class Directory:
         self._check_address(str(claims["base_url"]))
         row = Registration(
             registration_id=uuid7(), node_id=node_id, fingerprint=fingerprint(keys), jti=str(claims["jti"])[:128],
-            claims=json.dumps({name: claims[name] for name in ("node_id", "name", "base_url", "jwks", "issuers")}),
+            claims=json.dumps({name: claims[name] for name in _KEPT_CLAIMS if name in claims}),
             network=_network_of(source), received_us=now_us,
         )  # fmt: skip
         with self._database.write() as session:
@@ -271,6 +274,8 @@ def _require_claims(claims: Mapping[str, Any]) -> str:
         raise BadRequest("node_id has 1 to 128 letters, digits, or inner . _ -")
     if not _is_text(claims.get("name"), 200) or not _is_text(claims.get("base_url"), 500):
         raise BadRequest("name and base_url are short texts")
+    if claims.get("exposure", DIRECT) not in (DIRECT, GATEWAY_ONLY):
+        raise BadRequest("exposure is direct or gateway-only")
     if not isinstance(issuers, list) or not 1 <= len(issuers) <= 200:
         raise BadRequest("issuers lists 1 to 200 issuers")
     for row in issuers:
@@ -430,7 +435,7 @@ def _approve_node(session: Session, claims: Mapping[str, Any], approved: str, no
     session.merge(
         Node(
             node_id=node_id, name=claims["name"], base_url=claims["base_url"].rstrip("/"),
-            fingerprint=approved.strip().lower(), state=APPROVED, approved_us=now_us,
+            exposure=claims.get("exposure", DIRECT), fingerprint=approved.strip().lower(), state=APPROVED, approved_us=now_us,
         )
     )  # fmt: skip
     session.flush()

@@ -18,7 +18,7 @@ from locker.db.models import LEDGER, Consent, ConsentItem, DocType, Issuer, Link
 from locker.db.prepared import PreparedInsert, PreparedSelect
 from locker.db.session import Database, advance, database_faults, lock_issuing
 from locker.services.attempts import OWN, Asked, AttemptRow, Attempts, write_attempts
-from locker.services.directory import APPROVED
+from locker.services.directory import APPROVED, GATEWAY_ONLY
 from locker.services.links import ACTIVE
 from locker.services.principal import REQUESTER, RESIDENT, Principal
 from locker.services.tokens import Caller, callers_of, principal_of
@@ -49,6 +49,7 @@ class _Link(NamedTuple):
     node_state: str
     base_url: str
     doc_type_key: str | None
+    exposure: str
     consent_id: str | None = None
     representations: str | None = None
 
@@ -222,6 +223,8 @@ class Tickets:
                 outcomes.append(DocumentNotFound())
             elif not _in_scope(link):
                 outcomes.append(OutOfScope())
+            elif _needs_gateway(link, request):
+                outcomes.append(_through_the_gateway())
             else:
                 ends_us = facts.now_us + self._lifetime * SECOND
                 ticket = self._ticket(link, request, link.holder_ref, None, facts.now_us, ends_us)
@@ -238,7 +241,7 @@ class Tickets:
         outcomes: list[Outcome | Ticket] = []
         for uri in request.uris:
             item = facts.items.get((consent.consent_id, uri.lower()))
-            problem = _item_refusal(item, consent, request.representation)
+            problem = _item_refusal(item, consent, request)
             if problem is not None or item is None:
                 outcomes.append(problem or ConsentRequired())
                 continue
@@ -318,6 +321,7 @@ class Tickets:
 _LINK = (
     Link.uri_key, Link.uri, Link.issuer, Link.doc_type, Link.doc_id, Link.state, Link.resident_id, Link.holder_ref,
     Link.node_id, Issuer.state, Issuer.node_id, Node.state, Node.base_url, DocType.doc_type_key,
+    Node.exposure,
 )  # fmt: skip
 _RECORD = PreparedInsert(insert(TicketRecord), TicketRecord.__table__.columns.keys())
 _CONSENTS = PreparedSelect(
@@ -405,20 +409,31 @@ def _refusal(consent: _Consent | None, principal: Principal, now_us: int) -> Con
     return None
 
 
-def _item_refusal(item: _Link | None, consent: _Consent, representation: str | None) -> ProblemError | None:
+def _item_refusal(item: _Link | None, consent: _Consent, request: TicketRequest) -> ProblemError | None:
     if item is None or item.resident_id != consent.resident_id:
         return ConsentRequired(reason="not-covered")
     if item.link_state != ACTIVE:
         return DocumentNotFound("the issuer has withdrawn this document")
     if not _in_scope(item):
         return OutOfScope("the issuer is suspended")
+    if _needs_gateway(item, request):
+        return _through_the_gateway()
     if (
-        representation is not None
+        request.representation is not None
         and item.representations is not None
-        and representation not in json.loads(item.representations)
+        and request.representation not in json.loads(item.representations)
     ):
         return ConsentRequired("the consent does not cover this representation", reason="representation")
     return None
+
+
+def _needs_gateway(link: _Link, request: TicketRequest) -> bool:
+    """Tell whether a ticket would be of no use: the node answers nobody but the gateway."""
+    return link.exposure == GATEWAY_ONLY and request.act != ACT_GATEWAY
+
+
+def _through_the_gateway() -> Forbidden:
+    return Forbidden("This document's node is read through the access gateway only", reason="gateway-only")
 
 
 def _in_scope(link: _Link) -> bool:

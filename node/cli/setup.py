@@ -57,8 +57,8 @@ database_url = {database_url}
 max_document_bytes = 1073741824
 reserve_bytes = 67108864
 
-# "open": whoever holds a ticket may read here. "gateway-only": the locker's gateway alone may.
-exposure = "open"
+# "direct": whoever holds a ticket may read here. "gateway-only": the locker's gateway alone may.
+exposure = "direct"
 {private}
 # Where the documents lie. New ones go to the store named here.
 default_store = "main"

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, update
 
 from node.db.leases import HeldLease
 from node.db.models import Lease
-from node.db.session import Database
+from node.db.session import Database, KeptConnection
 
 
 class FencedDatabase(Database):
@@ -20,9 +20,9 @@ class FencedDatabase(Database):
         self._lease = lease
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, kept: KeptConnection | None = None) -> Iterator[Connection]:
         """Open a writing transaction under the lease."""
-        with super().writing() as connection:
+        with super().writing(kept) as connection:
             self._lease.require(connection)
             yield connection
 

@@ -175,9 +175,8 @@ def tasks(settings: Settings) -> tuple[Task, ...]:
 
 
 def _registration(context: JobContext, database: Database) -> Registration:
-    introduction = Introduction(context.settings.node_id, context.settings.name, context.settings.base_url)
     return Registration(
-        context.client, LockerRecords(database), introduction=introduction, key=context.keys.registration,
+        context.client, LockerRecords(database), introduction=Introduction.of(context.settings), key=context.keys.registration,
         public=context.keys.public, offer=list, clock=context.clock, refused=_outbox(context, database),
     )  # fmt: skip
 

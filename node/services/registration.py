@@ -87,6 +87,26 @@ class Registered:
     root_fingerprint: str
 
 
+class Introduced(Protocol):
+    """The settings that the node tells of."""
+
+    @property
+    def node_id(self) -> str:
+        """Its identifier."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+
+    @property
+    def base_url(self) -> str:
+        """Its public address."""
+
+    @property
+    def exposure(self) -> str:
+        """``direct``, or ``gateway-only`` when only a locker's gateway may read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Introduction:
     """What the node says of itself."""
@@ -94,6 +114,12 @@ class Introduction:
     node_id: str
     name: str
     base_url: str
+    exposure: str = "direct"
+
+    @classmethod
+    def of(cls, settings: Introduced) -> "Introduction":
+        """Return what the settings say."""
+        return cls(settings.node_id, settings.name, settings.base_url, settings.exposure)
 
 
 class Registration:
@@ -185,7 +211,8 @@ class Registration:
     def _signed(self, locker: LockerDescription, issuers: Sequence[Mapping[str, Any]]) -> str:
         claims = {
             "node_id": self._introduction.node_id, "name": self._introduction.name,
-            "base_url": self._introduction.base_url, "jwks": self._public.jwks(), "issuers": issuers,
+            "base_url": self._introduction.base_url, "exposure": self._introduction.exposure,
+            "jwks": self._public.jwks(), "issuers": issuers,
         }  # fmt: skip
         return sign_request(claims, self._key, audience=locker.iss, now_us=self._clock())
 

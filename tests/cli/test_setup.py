@@ -102,7 +102,7 @@ def test_check_names_each_thing_that_must_be_mended(command: Any, node_folder: P
 
 
 def test_check_names_every_bad_setting(command: Any, node_folder: Path) -> None:
-    _edit(node_folder, 'exposure = "open"', 'exposure = "shut"\ncolour = "red"')
+    _edit(node_folder, 'exposure = "direct"', 'exposure = "shut"\ncolour = "red"')
     checked = command("check", "--json")
     assert checked.status == 1
     assert all(word in checked.out for word in ("exposure", "colour: there is no such setting"))
@@ -175,7 +175,7 @@ def test_a_locker_that_cannot_be_used_is_told_in_one_line(command: Any, node_fol
     assert command("ingest", incoming).status == 0
     refused = command("register", "http://127.0.0.1:1")
     assert (refused.status, "allow_private" in refused.err) == (1, True)
-    _edit(node_folder, 'exposure = "open"', 'exposure = "open"\nallow_private = ["127.0.0.0/8"]')
+    _edit(node_folder, 'exposure = "direct"', 'exposure = "direct"\nallow_private = ["127.0.0.0/8"]')
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         refused = command("register", f"http://127.0.0.1:{taken.getsockname()[1]}")

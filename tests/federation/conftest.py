@@ -324,7 +324,7 @@ class NodeSide:
         self.lists = LockerLists(self.client, self.lockers, clock=self.clock)
         self.roots = LockerRoots(self.client, self.lockers)
         self.registration = Registration(
-            self.client, self.lockers, introduction=Introduction(NODE_ID, "Node", "http://127.0.0.1:1"),
+            self.client, self.lockers, introduction=Introduction(NODE_ID, "Node", "http://127.0.0.1:1", "gateway-only"),
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
             refused=self.outbox,
         )  # fmt: skip

@@ -19,7 +19,7 @@ def test_registration_waits_for_the_officer_and_then_the_locker_is_active(side, 
     assert registered.iss == locker.iss
     assert registered.state == "pending"
     assert registered.fingerprint == fingerprint(side.keys.public)
-    assert locker.claims["node_id"] == "node-1"
+    assert (locker.claims["node_id"], locker.claims["exposure"]) == ("node-1", "gateway-only")
     assert locker.claims["issuers"] == [
         {
             "issuer": "in.x", "name": "X",

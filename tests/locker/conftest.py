@@ -55,6 +55,7 @@ class FakeNode:
     base_url: str = "https://node.test"
     issuers: tuple[str, ...] = (ISSUER,)
     doc_types: tuple[str, ...] = ("INCOM", "CASTE")
+    exposure: str = "direct"
     registration_key: SigningKey = field(default_factory=lambda: SigningKey.generate(REGISTRATION))
     client_key: SigningKey = field(default_factory=lambda: SigningKey.generate(CLIENT_ASSERTION))
 
@@ -72,6 +73,7 @@ class FakeNode:
             "node_id": self.node_id,
             "name": "A department",
             "base_url": self.base_url,
+            "exposure": self.exposure,
             "jwks": self.keys.jwks(),
             "issuers": [{"issuer": issuer, "name": "An issuer", "doc_types": doc_types} for issuer in self.issuers],
         }

@@ -4,12 +4,14 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
-from locker.db.models import Registration
+from locker.db.models import Node, Registration
 from locker.services.directory import MAX_PENDING
 from node.contract.identifiers import uuid7
 from node.contract.problems import Conflict, Forbidden, InvalidCredential, NotFound, ProblemError, TooManyRequests
+from node.contract.records import sign_request
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, SigningKey, fingerprint, sign
 from node.contract.times import SECOND, now_us
+from tests.locker.conftest import ISS
 
 ISSUER = "in.gov.meeseva.ap"
 
@@ -30,6 +32,19 @@ def test_the_officer_binds_keys_issuer_and_types(either_world) -> None:
     assert (received.state, received.scope) == ("approved", ((ISSUER, ("CASTE", "INCOM")),))
     (issuer,) = world.services.directory.public_issuers()
     assert issuer["issuer"] == ISSUER and [t["doc_type"] for t in issuer["doc_types"]] == ["CASTE", "INCOM"]
+
+
+def test_a_node_that_says_nothing_of_its_exposure_answers_requesters_itself(world) -> None:
+    for node, claimed, kept in (
+        (world.node(), {}, "direct"),
+        (world.node(), {"exposure": "gateway-only"}, "gateway-only"),
+    ):
+        claims = {name: value for name, value in node.claims().items() if name != "exposure"}
+        token = sign_request({**claims, **claimed}, node.registration_key, audience=ISS, now_us=now_us())
+        world.services.directory.register(token, now_us())
+        world.services.directory.approve(ISSUER, node.node_id, fingerprint(node.keys), now_us(), replace_keys=True)
+        with world.database.read() as session:
+            assert session.get(Node, node.node_id).exposure == kept
 
 
 def test_another_fingerprint_approves_nothing(world) -> None:
@@ -156,6 +171,8 @@ def test_an_address_that_the_policy_refuses_is_not_stored(world) -> None:
         {"node_id": "a b"},
         {"node_id": 7},
         {"name": ""},
+        {"exposure": "open"},
+        {"exposure": ["direct"]},
         {"issuers": []},
         {"issuers": [{"issuer": ISSUER}]},
         {"issuers": [{"issuer": "bad id", "name": "x", "doc_types": [{"doc_type": "A", "name": "a"}]}]},

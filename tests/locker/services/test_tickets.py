@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import select, update
 
 from locker.db.models import Issuer, Link, Node, TicketRecord
+from locker.services.records import AttemptFilter, Window
 from locker.services.tickets import Granted
 from node.contract.problems import ConsentRequired, DocumentNotFound, Forbidden, InvalidCredential, OutOfScope
 from node.contract.revocation import verify_page
@@ -123,6 +124,24 @@ def test_the_one_ticket_of_a_document_that_moved_spoils_no_other_request(on_sqli
     (spent,), (good,) = world.services.tickets.issue(wishes)
     assert isinstance(spent, ConsentRequired) and spent.reason == "spent"
     assert isinstance(good, Granted) and good.node_id == "node-new"
+
+
+def test_a_node_behind_the_gateway_has_no_other_tickets_and_none_is_spent_on_asking(either_world) -> None:
+    world = either_world
+    asha, university = world.resident(), world.requester()
+    world.push(world.department(exposure="gateway-only"), world.row(INCOME, MOBILE))
+    consent = world.consent(asha, INCOME, once=True)
+    (refused,) = world.tickets(university, consent.consent_id, INCOME)
+    assert isinstance(refused, Forbidden) and refused.reason == "gateway-only"
+    (own,) = world.tickets(world.resident_token(asha), None, INCOME)
+    assert isinstance(own, Forbidden) and own.reason == "gateway-only"
+    (granted,) = world.tickets(university, consent.consent_id, INCOME, act="gateway")
+    assert ticket_of(world, granted).act == "gateway"
+    rows, _ = world.services.records.attempts(Window(), AttemptFilter(reason="gateway-only"))
+    assert [(row["operation"], row["outcome"], row["uri"]) for row in rows] == [
+        ("resolve", "refused", INCOME),
+        ("own", "refused", INCOME),
+    ]
 
 
 def test_a_consent_for_once_gives_one_ticket_for_each_document(given) -> None:
