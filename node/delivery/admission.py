@@ -168,11 +168,20 @@ class Admission:
 
     def _process_together(self, batch: Sequence[Work]) -> list[Result | BaseException]:
         now_us = self._clock()
-        with self._database.writing(self._kept_connection) as connection:
-            results, events = self._decide_all(connection, batch, now_us)
-            kept = _not_written(connection, self._kept)
-            events = _without_ends_of_the_dead(connection, [*kept, *events])
-            append_events(connection, [encode_event(fields, now_us) for fields in events])
+        small: list[SmallRead] = []
+        try:
+            with self._database.writing(self._kept_connection) as connection:
+                results, events = self._decide_all(connection, batch, now_us)
+                small = [row.small for row in results if isinstance(row, Admitted) and row.small]
+                # Read while the rows are written: nothing is sent before this transaction has committed.
+                self._read_small(small)
+                kept = _not_written(connection, self._kept)
+                events = _without_ends_of_the_dead(connection, [*kept, *events])
+                append_events(connection, [encode_event(fields, now_us) for fields in events])
+        except BaseException:
+            for read in small:
+                read.content.cancel()
+            raise
         self._kept.clear()
         return results
 
@@ -209,8 +218,6 @@ class Admission:
                 results.append(result)
                 if fields is not None:
                     events.append(fields)
-        # Read while the rows are written: nothing is sent before this transaction has committed.
-        self._read_small([row.small for row in results if isinstance(row, Admitted) and row.small])
         return results, events
 
     def _read_credential(self, work: ReadWork | PutWork) -> _Credential:

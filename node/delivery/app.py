@@ -16,7 +16,6 @@ from node.contract.identifiers import uuid7
 from node.contract.problems import (
     MethodNotAllowed,
     ProblemError,
-    StoreFault,
     UnsupportedMediaType,
     as_problem,
 )
@@ -24,6 +23,7 @@ from node.contract.uri import DocumentURI
 from node.delivery.admission import Admitted, EventWork, PutAllowed, PutWork, ReadWork, Result, Work
 from node.delivery.answers import EXTENSIONS, stored_answer
 from node.delivery.receiving import Spooled, require_length_within, spool
+from node.delivery.stores import store_of
 from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read, refusal
 from node.services.ports import Placement
@@ -238,7 +238,7 @@ class DeliveryApp:
         plan, loop = admitted.plan, asyncio.get_running_loop()
         placement = plan.placement
         opened: ObjectStream = await loop.run_in_executor(
-            self._pool, self._store(placement).open_verified, placement.object_key, placement.size, placement.sha256,
+            self._pool, store_of(self._stores, placement.store).open_verified, placement.object_key, placement.size, placement.sha256,
             plan.offset, plan.length,
         )  # fmt: skip
         source = _Source(opened)
@@ -259,13 +259,6 @@ class DeliveryApp:
         finally:
             # Not waited for: a store that hangs must not keep the read's end out of the log.
             loop.run_in_executor(self._pool, source.close)
-
-    def _store(self, placement: Placement) -> GuardedDriver:
-        store = self._stores.get(placement.store)
-        if store is None:
-            log.error("store_not_configured", store=placement.store)
-            raise StoreFault(reason="store-not-configured")
-        return store
 
     async def _put(
         self, uri_text: str, headers: Mapping[str, str], receive: Receive, send: Send, caller: Caller

@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import structlog
-
-from node.contract.problems import ServiceUnavailable, StoreFault
+from node.contract.problems import ProblemError, ServiceUnavailable
+from node.delivery.stores import store_of
 from node.services.ports import Placement
 from node.storage.guard import GuardedDriver
 from node.storage.interface import CHUNK
-
-log = structlog.get_logger()
 
 SMALL = CHUNK
 """The most bytes that are read in one piece."""
@@ -22,7 +18,10 @@ TOGETHER = 32
 
 @dataclass(frozen=True, slots=True)
 class SmallRead:
-    """A document of at most 256 KiB that is wanted whole; ``content`` becomes its checked bytes or the store's fault."""
+    """A document of at most 256 KiB that is wanted whole; ``content`` becomes its checked bytes or the store's fault.
+
+    Cancelling ``content`` spares the reading, unless it has begun.
+    """
 
     placement: Placement
     content: "Future[bytes]" = field(default_factory=Future)
@@ -32,7 +31,8 @@ class SmallReads:
     """Reads small documents in a pool of threads.
 
     The admission thread asks for them before it commits: while the disk writes the log, the bytes are fetched. They wait in memory
-    and go nowhere before the commit has returned; when it fails they are dropped.
+    and go nowhere before the commit has returned. When it fails they are cancelled: readings that nobody waits for any more would
+    else stand in a line that grows as long as the database is away.
     """
 
     def __init__(self, stores: Mapping[str, GuardedDriver], pool: Executor) -> None:
@@ -45,35 +45,40 @@ class SmallReads:
         for read in reads:
             by_store.setdefault(read.placement.store, []).append(read)
         for name, wanted in by_store.items():
-            store = self._stores.get(name)
-            if store is None:
-                log.error("store_not_configured", store=name)
-                _fail(wanted, StoreFault(reason="store-not-configured"))
+            try:
+                store = store_of(self._stores, name)
+            except ProblemError as error:
+                _fail(wanted, error)
                 continue
             size = TOGETHER if store.capabilities.local else 1
             for start in range(0, len(wanted), size):
                 self._submit(store, wanted[start : start + size])
 
     def _submit(self, store: GuardedDriver, reads: Sequence[SmallRead]) -> None:
+        def fail_when_dropped(reading: "Future[None]") -> None:
+            if reading.cancelled():
+                _fail(reads, ServiceUnavailable(reason="stopping"))
+
         try:
-            self._pool.submit(_read_all, store, reads)
+            self._pool.submit(_read_all, store, reads).add_done_callback(fail_when_dropped)
         except RuntimeError:  # the pool has been shut down: the process ends
             _fail(reads, ServiceUnavailable(reason="stopping"))
 
 
 def _read_all(store: GuardedDriver, reads: Sequence[SmallRead]) -> None:
     for read in reads:
+        if not read.content.set_running_or_notify_cancel():
+            continue
         place = read.placement
         try:
             content = store.read_whole(place.object_key, place.size, place.sha256)
         except BaseException as error:
-            _fail([read], error)
+            read.content.set_exception(error)
         else:
-            with suppress(Exception):  # whoever asked may have gone
-                read.content.set_result(content)
+            read.content.set_result(content)
 
 
-def _fail(reads: Sequence[SmallRead], error: BaseException) -> None:
+def _fail(reads: Sequence[SmallRead], error: ProblemError) -> None:
     for read in reads:
-        with suppress(Exception):
+        if read.content.set_running_or_notify_cancel():
             read.content.set_exception(error)

@@ -22,7 +22,7 @@ from node.storage.errors import (
     StoreUnreachable,
     UnexpectedStoreError,
 )
-from node.storage.guard import GuardedDriver
+from node.storage.guard import HASHED_AT_ONCE, GuardedDriver
 from node.storage.interface import CHUNK, Capabilities, ObjectInfo
 
 KEY = "in.gov.x/incom/3f/1001.v1-0123456789abcdef.pdf"
@@ -197,6 +197,17 @@ def test_read_whole_checks_and_closes() -> None:
     assert all(stream.closed for stream in driver.opened)
     with pytest.raises(ValueError):
         guarded.read_whole(KEY, CHUNK + 1, digest)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2046, 2047, 2048, 2 * 2047, HASHED_AT_ONCE, HASHED_AT_ONCE + 1, CHUNK])
+def test_read_whole_checks_every_byte_of_any_size(size: int) -> None:
+    small = CONTENT[:size]
+    digest = hashlib.sha256(small).hexdigest()
+    assert filled(Bent(), small).read_whole(KEY, size, digest) == small
+    for place in {0, size // 2, size - 1} if size else ():
+        damaged = small[:place] + bytes([small[place] ^ 1]) + small[place + 1 :]
+        with pytest.raises(ObjectDamaged):
+            filled(Bent(), damaged).read_whole(KEY, size, digest)
 
 
 def test_a_driver_that_gives_more_than_asked_is_stopped() -> None:
