@@ -1,6 +1,7 @@
 """One web process: heads, limits, rubbish, TLS."""
 
 import asyncio
+import errno
 import http.client
 import json
 import re
@@ -9,10 +10,13 @@ import ssl
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from node.web.middleware import UnhandledErrors
+from node.web.server import _Connection
+from node.web.stream import connection_of
 
 
 async def hello(scope, receive, send):
@@ -93,6 +97,46 @@ def test_requests_beyond_the_most_at_once_get_503(serve):
         assert b"hello" in client.recv(65536)
     assert refused.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in refused
     assert talk(port, request % b"").endswith(b"hello")
+
+
+def test_what_a_client_has_yet_to_take_is_counted_in_the_kernel_too(serve):
+    body, found = b"x" * 300_000, []
+    looked, emptied = threading.Event(), threading.Event()
+
+    async def looking(scope, receive, send):
+        assert scope["type"] == "http"
+        connection = connection_of(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"300000")]})
+        sending = asyncio.create_task(send({"type": "http.response.body", "body": body}))
+        await asyncio.sleep(0.3)  # until the client's side is full
+        found.append((connection.unsent(), connection.taken()))
+        looked.set()
+        await sending
+        while connection.unsent():
+            await asyncio.sleep(0.01)
+        emptied.set()
+
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", serve(looking)))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert looked.wait(10)
+        answer = bytearray()
+        while answer.count(b"x") < len(body):
+            answer += client.recv(1 << 20)
+        assert emptied.wait(10)
+    ((unsent, taken),) = found
+    assert 0 < taken < len(answer)
+    assert unsent == len(answer) - taken, "by the kernel's own count of acknowledged bytes"
+
+
+def test_a_count_that_the_kernel_refuses_is_an_error(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        transport = SimpleNamespace(get_extra_info=lambda _: file, is_closing=lambda: False)
+        with pytest.raises(OSError) as refused:
+            _Connection(transport).unsent()
+    assert refused.value.errno == errno.ENOTTY
 
 
 def test_an_error_in_the_middle_resets_the_connection_and_logs_no_text(serve, caplog):
