@@ -5,7 +5,7 @@ import io
 import json
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -115,8 +115,8 @@ class ServedNode:
             time.sleep(0.02)
 
 
-def make_node(folder: Path, database_url: str, **settings) -> ServedNode:
-    """Make a node's folder with one issuer and one trusted locker."""
+def make_node(folder: Path, database_url: str, *, clock=now_us, **settings) -> ServedNode:
+    """Make a node's folder with one issuer and one trusted locker; the node goes by ``clock``."""
     folder.mkdir(exist_ok=True)
     create_keys(folder)
     (folder / "spool").mkdir()
@@ -131,7 +131,7 @@ def make_node(folder: Path, database_url: str, **settings) -> ServedNode:
     }
     text = "\n".join(f"{name} = {toml(value)}" for name, value in lines.items())
     (folder / SETTINGS_FILE).write_text(text + '\n[stores.main]\ndriver = "filesystem"\nroot = "storage"\n')
-    node = build_node(folder)
+    node = replace(build_node(folder), clock=clock)
     if schema.current_revision(node.database) is None:
         schema.upgrade(node.database)
     served = ServedNode(folder, node)
@@ -185,7 +185,7 @@ def serve(served: ServedNode, puts=None, drain_seconds=2.0):
 
 @pytest.fixture
 def served_with(tmp_path, node_database_url):
-    """Make and serve a node with settings of the test's own."""
+    """Make and serve a node with settings, or a ``clock``, of the test's own."""
     running = []
 
     def start(**settings) -> ServedNode:
@@ -203,3 +203,10 @@ def served_with(tmp_path, node_database_url):
 @pytest.fixture
 def served(served_with):
     return served_with()
+
+
+@pytest.fixture
+def served_within_a_minute(served_with):
+    """A node whose clock stands still: floods are counted by the minute, and a busy machine takes long for a few requests."""
+    now = now_us()
+    return served_with(clock=lambda: now)

@@ -122,16 +122,15 @@ def test_an_unexpected_fault_is_a_plain_500_that_tells_nothing(control):
 
 
 def test_a_flood_has_twenty_rows_and_a_count(control):
-    statuses = [control.ask("GET", "/v1/documents", client="203.0.113.66").status_code for _ in range(25)]
-    if statuses.count(401) != 20:  # the minute ended meanwhile
-        statuses = [control.ask("GET", "/v1/documents", client="203.0.113.67").status_code for _ in range(25)]
+    now = now_us()
+    control.build(clock=lambda: now)  # floods are counted by the minute, and a busy machine may take longer
+    statuses = [control.ask("GET", "/v1/documents", client="203.0.113.67").status_code for _ in range(25)]
     assert statuses == [401] * 20 + [429] * 5
     assert control.ask("GET", "/v1/documents", client="203.0.113.68").status_code == 401
     good = control.ask("GET", "/v1/documents", client="203.0.113.67", bearer=control.token())
     assert good.status_code == 200
-    floods = control.floods.due(now_us() + 2 * MINUTE)
-    assert sum(flood.count for flood in floods if flood.source == "203.0.113.67") in (0, 5)
-    assert sum(flood.count for flood in floods) == 5
+    floods = control.floods.due(now + 2 * MINUTE)
+    assert [(flood.source, flood.count) for flood in floods] == [("203.0.113.67", 5)]
 
 
 def test_too_many_requests_says_when_to_come_back(control):
