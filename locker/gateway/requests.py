@@ -15,6 +15,7 @@ from node.web.strict_json import parse_json
 
 MAX_URIS = 100
 MAX_BODY = 64 * 1024
+MAX_PARAMETERS = 50
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _URI = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}-[A-Za-z0-9]{1,32}-[A-Za-z0-9._~-]{1,128}\Z")
@@ -66,11 +67,14 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def query_of(scope: Scope, allowed: Sequence[str]) -> dict[str, str]:
-    """Return the query; raises BadRequest for a parameter that the operation does not have, or has twice."""
+    """Return the query; raises BadRequest for a parameter that the operation does not have or has twice, and for very many."""
     text = scope.get("query_string", b"").decode("latin-1")
     if not text:
         return {}
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise BadRequest("the request has more query parameters than any operation") from None
     if any(name not in allowed for name, _ in pairs) or len(dict(pairs)) != len(pairs):
         raise BadRequest("the request has a query parameter that is not known here")
     return dict(pairs)

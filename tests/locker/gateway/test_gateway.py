@@ -3,7 +3,7 @@ import time
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from locker.db.models import TicketRecord
 from node.contract.tickets import verify_ticket
@@ -352,6 +352,40 @@ def test_bad_bodies_are_problem_documents(reading) -> None:
         assert (row["operation"], row["outcome"], row["subject"], "uri" in row) == (
             "resolve", "refused", "university", False,
         )  # fmt: skip
+
+
+def test_a_bad_query_is_a_refused_attempt_however_long_it_is(reading) -> None:
+    many = "&".join(f"p{number}=" for number in range(60))
+    wish = {"consent_id": reading.consent.consent_id, "uris": [INCOME]}
+    for operation, answer in (
+        ("gateway", reading.send("GET", f"/v1/gateway/documents/{INCOME}?{many}", reading.token)),
+        ("own", reading.send("GET", f"/v1/residents/me/documents/{INCOME}?{many}", reading.asha_token)),
+        ("own", reading.send("POST", f"/v1/residents/me/tickets?{many}", reading.asha_token, json={"uri": INCOME})),
+        ("resolve", reading.send("POST", f"/v1/resolve?{many}", reading.token, json=wish)),
+    ):
+        assert (answer.status_code, slug(answer)) == (400, "bad-request")
+        row = attempt_of(reading, answer)
+        assert (row["operation"], row["reason"], row["uri"]) == (operation, "bad-request", INCOME)
+
+
+def test_no_refusal_leaves_when_it_cannot_be_recorded(reading) -> None:
+    with reading.world.database.write() as session:
+        session.execute(text("ALTER TABLE attempt RENAME TO elsewhere"))
+    reading.node.behaviour = "status-404"
+    own = f"/v1/residents/me/documents/{CASTE}-none"
+    for answer in (
+        gateway(reading),
+        gateway(reading, uri=CASTE),
+        gateway(reading, uri="nonsense"),
+        gateway(reading, token="guess"),
+        resolve(reading, {}),
+        resolve(reading, {}, "guess"),
+        resolve(reading, {"consent_id": reading.consent.consent_id, "uris": [INCOME, CASTE]}),
+        reading.send("GET", own, reading.asha_token),
+        reading.send("GET", own),
+        reading.send("POST", "/v1/residents/me/tickets", reading.asha_token, json={"uri": "no uri"}),
+    ):
+        assert (answer.status_code, slug(answer)) == (503, "service-unavailable"), answer.request.url
 
 
 def test_other_methods_are_told_which_ones_there_are(reading) -> None:
