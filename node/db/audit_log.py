@@ -40,7 +40,8 @@ class LogFilter:
     """Which rows a reader may and wants to see; empty tuples and None do not restrict.
 
     ``issuers`` and ``doc_types`` hold lower-case keys, times are microseconds UTC, ``after`` is a position.
-    ``holder_ref`` finds the rows under any reference to the same holder; with ``holder_iss`` it is that locker's reference.
+    ``holder_ref`` finds the rows under a locker's reference and the node's own to the same holder, or under the node's own and each
+    locker's; two lockers' references are not joined. With ``holder_iss`` it is that locker's reference.
     """
 
     uri_key: str | None = None

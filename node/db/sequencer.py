@@ -140,8 +140,8 @@ def _index_row(position: int, event: dict[str, Any]) -> tuple[Any, ...]:
     find = event.get
     return (
         position, _parse_time(event["at"]), event["action"], event["outcome"], _key(find("uri"), 290),
-        _key(find("issuer"), 128), _key(find("doc_type"), 32), _cut(find("holder_ref"), 64),
-        _cut(find("client_id"), 128), _cut(find("consent_id"), 64),
+        _key(find("issuer"), 128), _key(find("doc_type"), 32), _cut(find("holder_ref"), 512),
+        _cut(find("client_id"), 512), _cut(find("consent_id"), 512),
     )  # fmt: skip
 
 

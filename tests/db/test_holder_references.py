@@ -135,6 +135,23 @@ def test_rows_are_found_under_each_lockers_reference_and_the_nodes_own(database,
     assert found(mine) == {"a-1", "b-1", mine}
 
 
+def test_the_longest_names_that_a_ticket_may_have_are_found(database, document):
+    """A locker chooses the reference, the requester's name and the consent's; two that differ at their end are two."""
+    names = {"holder_ref": "h" * 127, "client_id": "c" * 254, "consent_id": "k" * 254}
+    with database.writing() as connection:
+        note_references(connection, A, {document: names["holder_ref"] + "1"})
+        for end in "12":
+            event = {"action": "read", "outcome": "complete", "uri": "in.x-INC-1", "purpose": end}
+            event.update((name, value + end) for name, value in names.items())
+            append_events(connection, [encode_event(event, NOW)])
+    while sequence_once(database, b"key"):
+        pass
+    for name, value in names.items():
+        with database.reading() as connection:
+            rows = read_log(connection, LogFilter(**{name: value + "1"}), 100)
+        assert [row.event["purpose"] for row in rows] == ["1"], name
+
+
 def test_a_new_holder_has_another_reference_and_none_of_the_rows_before(database, document):
     take(database, A, change(1, "in.x-INC-1", "linked", "a-1"))
     before = own(database, document)
