@@ -6,6 +6,7 @@ only a count (see ``node.web.floods``).
 """
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Attempts:
         self._clock = clock
         self._floods = FloodGate()
         self._unwritten: list[Flood] = []
+        self._writing_floods = threading.Lock()
 
     def refuse(
         self,
@@ -75,7 +77,7 @@ class Attempts:
                 return verdict.problem(), []
             named = named if len(named) == 1 else []
         who = {} if caller is None else {"role": caller.role, "subject": caller.subject}
-        outcome = FAILED if error.status >= 500 else REFUSED
+        outcome = _outcome_of(error)
         return error, [
             _row(asked, outcome, now_us, reason=error.reason, uri=uri, **who, **more) for uri in named or (None,)
         ]
@@ -104,23 +106,22 @@ class Attempts:
 
         ``fault`` is why the query was not answered; such a one's filter may be anything and is not kept.
         """
-        outcome, reason = COMPLETE, None
-        if fault is not None:
-            outcome, reason, query = FAILED if fault.status >= 500 else REFUSED, fault.reason, {}
         row = _row(
-            asked, outcome, self._clock(), reason=reason, role=principal.role, subject=principal.subject,
-            query=json.dumps(query, sort_keys=True) if fault is None else None,
+            asked, COMPLETE if fault is None else _outcome_of(fault), self._clock(),
+            reason=None if fault is None else fault.reason, role=principal.role, subject=principal.subject,
+            query=None if fault is not None else json.dumps(query, sort_keys=True),
         )  # fmt: skip
         with database_faults(), self._database.write_connection() as connection:
             write_attempts(connection, [row])
 
     def write_floods(self, now_us: int) -> None:
         """Write the counts of the minutes that are over; one that cannot be written, ServiceUnavailable, is for the next time."""
-        self._unwritten += self._floods.due(now_us)
-        if self._unwritten:
-            with database_faults(), self._database.write_connection() as connection:
-                write_attempts(connection, [_flood_row(flood) for flood in self._unwritten])
-            self._unwritten = []
+        with self._writing_floods:  # at the end of a process the last write may meet one that is on its way
+            self._unwritten += self._floods.due(now_us)
+            if self._unwritten:
+                with database_faults(), self._database.write_connection() as connection:
+                    write_attempts(connection, [_flood_row(flood) for flood in self._unwritten])
+                self._unwritten = []
 
 
 _INSERT = PreparedInsert(insert(Attempt), Attempt.__table__.columns.keys())
@@ -131,6 +132,10 @@ def write_attempts(connection: Connection, rows: Sequence[AttemptRow], first: in
     if rows:
         first = advance(connection, LEDGER, len(rows)) if first is None else first
         _INSERT.run(connection, [(position, *row) for position, row in enumerate(rows, first)])
+
+
+def _outcome_of(error: ProblemError) -> str:
+    return FAILED if error.status >= 500 else REFUSED
 
 
 def _row(

@@ -54,12 +54,9 @@ class Records:
     ) -> tuple[list[TicketRecord], int | None]:
         """Return one page of ticket records in the order of recording, and where to go on, None at the end."""
         query = _windowed(select(TicketRecord), TicketRecord, TicketRecord.issued_us, window)
-        if consent_id is not None:
-            query = query.where(TicketRecord.consent_id == consent_id)
+        query = _concerning(query, TicketRecord, consent_id, uri)
         if client_id is not None:
             query = query.where(TicketRecord.client_id == client_id)
-        if uri is not None:
-            query = query.where(func.lower(TicketRecord.uri) == uri.lower())
         with self._database.read() as session:
             rows = session.scalars(query).all()
         return list(rows[: window.limit]), _next(rows, window)
@@ -72,9 +69,7 @@ class Records:
         with self._database.read() as session:
             window = replace(window, until=head(session, LEDGER))
             rows = [*_refused_attempts(session, window, wanted), *_allowed_attempts(session, window, wanted)]
-        rows.sort(key=lambda row: int(row["position"]))
-        page = rows[: window.limit]
-        return page, page[-1]["position"] if len(rows) > window.limit else None
+        return _merged(rows, window)
 
     def activity(self, resident_id: str, window: Window) -> tuple[list[dict[str, Any]], int | None]:
         """Return one page of what happened with a resident's documents, oldest first, and where to go on.
@@ -89,12 +84,11 @@ class Records:
                 *_consent_events_of(session, resident_id, window),
                 *_link_events_of(session, resident_id, window),
             ]
-            rows.sort(key=lambda row: int(row["position"]))
-            page = rows[: window.limit]
+            page, following = _merged(rows, window)
             names = _names(session, {row["client_id"] for row in page if row["client_id"]})
         for row in page:
             row["requester_name"] = names.get(row["client_id"])
-        return page, page[-1]["position"] if len(rows) > window.limit else None
+        return page, following
 
     def alerts(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return the newest alerts, for the operator."""
@@ -116,6 +110,20 @@ def _windowed(query: Select[Any], model: Any, time: Any, window: Window) -> Sele
     return query
 
 
+def _concerning(query: Select[Any], model: Any, consent_id: str | None, uri: str | None) -> Select[Any]:
+    if consent_id is not None:
+        query = query.where(model.consent_id == consent_id)
+    if uri is not None:
+        query = query.where(func.lower(model.uri) == uri.lower())
+    return query
+
+
+def _merged(rows: list[dict[str, Any]], window: Window) -> tuple[list[dict[str, Any]], int | None]:
+    """Return one page of rows of several kinds, and where to go on, None at the end."""
+    page = sorted(rows, key=lambda row: int(row["position"]))[: window.limit]
+    return page, page[-1]["position"] if len(rows) > window.limit else None
+
+
 def _next(rows: Sequence[TicketRecord], window: Window) -> int | None:
     return rows[window.limit - 1].position if len(rows) > window.limit else None
 
@@ -132,11 +140,10 @@ def _refused_attempts(session: Session, window: Window, wanted: AttemptFilter) -
     if wanted.outcome == ALLOWED:
         return []
     query = _windowed(select(Attempt), Attempt, Attempt.at_us, window)
-    for name in ("operation", "outcome", "reason", "subject", "consent_id", "request_id"):
+    query = _concerning(query, Attempt, wanted.consent_id, wanted.uri)
+    for name in ("operation", "outcome", "reason", "subject", "request_id"):
         if getattr(wanted, name) is not None:
             query = query.where(getattr(Attempt, name) == getattr(wanted, name))
-    if wanted.uri is not None:
-        query = query.where(func.lower(Attempt.uri) == wanted.uri.lower())
     names = Attempt.__table__.columns.keys()
     return [{name: getattr(row, name) for name in names} for row in session.scalars(query)]
 
@@ -147,16 +154,13 @@ def _allowed_attempts(session: Session, window: Window, wanted: AttemptFilter) -
     if elsewhere or wanted.outcome not in (None, ALLOWED) or wanted.operation not in (None, *_BY_OPERATION):
         return []
     query = _windowed(select(TicketRecord), TicketRecord, TicketRecord.issued_us, window)
+    query = _concerning(query, TicketRecord, wanted.consent_id, wanted.uri)
     if wanted.operation is not None:
         query = query.where(_BY_OPERATION[wanted.operation])
     if wanted.subject is not None:
         requester = (TicketRecord.basis == BASIS_CONSENT) & (TicketRecord.client_id == wanted.subject)
         resident = (TicketRecord.basis == BASIS_HOLDER) & (TicketRecord.resident_id == wanted.subject)
         query = query.where(requester | resident)
-    if wanted.consent_id is not None:
-        query = query.where(TicketRecord.consent_id == wanted.consent_id)
-    if wanted.uri is not None:
-        query = query.where(func.lower(TicketRecord.uri) == wanted.uri.lower())
     return [_allowed(row) for row in session.scalars(query)]
 
 

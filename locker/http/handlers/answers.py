@@ -7,6 +7,7 @@ from typing import Any
 from locker.db.models import TicketRecord
 from locker.services.consents import ConsentView
 from locker.services.directory import Received
+from locker.services.records import Window
 from node.contract.problems import BadRequest, UnacceptableContent
 from node.contract.times import format_time, parse_time
 
@@ -74,8 +75,12 @@ def body_time(text: str) -> int:
         raise UnacceptableContent("a time is written as 2026-11-25T09:30:00+05:30") from None
 
 
-def query_time(text: str | None) -> int | None:
-    """Read a time of a query; raises BadRequest."""
+def window_of(after: int, limit: int, query: Mapping[str, str]) -> Window:
+    """Read which rows of a feed are asked for; raises BadRequest. ``from`` is no name for a Python parameter."""
+    return Window(after, limit, _query_time(query.get("from")), _query_time(query.get("to")))
+
+
+def _query_time(text: str | None) -> int | None:
     try:
         return None if text is None else parse_time(text)
     except (ValueError, OverflowError):

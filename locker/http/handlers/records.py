@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from locker.http.handlers.answers import JWT, Answer, attempt_document, query_time, record_document
+from locker.http.handlers.answers import JWT, Answer, attempt_document, record_document, window_of
 from locker.services.grants import LogGrants
 from locker.services.principal import Principal
-from locker.services.records import AttemptFilter, Records, Window
+from locker.services.records import AttemptFilter, Records
 from locker.services.revocations import Revocations
 from node.contract.times import format_time
 
@@ -33,8 +33,8 @@ class RecordHandlers:
         return self._revocations.page(sequence), 200, _NEVER_CHANGES
 
     def list_ticket_records(self, after: int = 0, limit: int = 100, **query: str) -> dict[str, Any]:
-        """Return a page of ticket records; ``from`` is no name for a Python parameter."""
-        window = Window(after, limit, query_time(query.get("from")), query_time(query.get("to")))
+        """Return a page of ticket records."""
+        window = window_of(after, limit, query)
         rows, next_after = self._records.tickets(
             window, consent_id=query.get("consent_id"), client_id=query.get("client_id"), uri=query.get("uri")
         )
@@ -42,7 +42,7 @@ class RecordHandlers:
 
     def list_attempts(self, after: int = 0, limit: int = 100, **query: str) -> dict[str, Any]:
         """Return a page of attempts."""
-        window = Window(after, limit, query_time(query.get("from")), query_time(query.get("to")))
+        window = window_of(after, limit, query)
         wanted = {field.name: query.get(field.name) for field in fields(AttemptFilter)}
         rows, next_after = self._records.attempts(window, AttemptFilter(**wanted))
         return {"rows": [attempt_document(row) for row in rows], "next_after": next_after}

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from locker.http.handlers.answers import query_time, with_time
+from locker.http.handlers.answers import window_of, with_time
 from locker.services.links import Links
 from locker.services.principal import Principal
 from locker.services.pulls import Pulls
-from locker.services.records import Records, Window
+from locker.services.records import Records
 
 
 class ResidentHandlers:
@@ -34,7 +34,7 @@ class ResidentHandlers:
         return self._pulls.search(caller.subject, body["issuer"], body["doc_type"], body["parameters"])
 
     def list_own_activity(self, caller: Principal, after: int = 0, limit: int = 100, **query: str) -> dict[str, Any]:
-        """Return what happened with the resident's documents; ``from`` is no name for a Python parameter."""
-        window = Window(after, limit, query_time(query.get("from")), query_time(query.get("to")))
+        """Return what happened with the resident's documents."""
+        window = window_of(after, limit, query)
         rows, next_after = self._records.activity(caller.subject, window)
         return {"rows": [with_time(row, "at_us", "at") for row in rows], "next_after": next_after}

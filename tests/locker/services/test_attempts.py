@@ -239,6 +239,24 @@ def test_floods_that_could_not_be_written_are_written_the_next_time(on_sqlite, m
     assert [row["count"] for row in world.attempts(reason="flood")] == [5]
 
 
+def test_two_that_write_floods_at_once_write_each_once(given) -> None:
+    world, attempts = given, given.services.attempts
+    world.clock.offset = MINUTE - world.clock() % MINUTE
+    world.services.tickets.issue([world.wish("guess", uuid7(), INCOME) for _ in range(25)])
+    over = world.clock() + MINUTE
+    second = threading.Thread(target=attempts.write_floods, args=(over,))
+
+    def before_commit(_) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(0.2)
+
+    event.listen(world.database.engine, "commit", before_commit)
+    attempts.write_floods(over)
+    second.join()
+    assert [row["count"] for row in world.attempts(reason="flood")] == [5]
+
+
 def test_queries_are_recorded_with_who_and_which_filter(on_sqlite) -> None:
     world, auditor = on_sqlite, Principal(AUDITOR, "State audit office")
     asked = Asked(LOG_QUERY, "198.51.100.40", "request-9")
