@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy import select
 
 from node.contract.holders import Holder
@@ -123,3 +125,35 @@ def test_after_an_outage_of_the_locker_revocations_come_at_the_next_look(side, l
         seconds = time.monotonic() - up
     record_property("seconds_after_an_outage", round(seconds, 2))
     assert seconds < POLL_SECONDS + 1
+
+
+@pytest.mark.soak
+def test_a_locker_that_answers_nothing_holds_up_anothers_revocations_by_ten_seconds_at_most(
+    side, locker, tmp_path, record_property
+):
+    """Lists are asked for one after the other, so the bound on one request is the bound on what another locker waits for."""
+    side.join(locker)
+    locker.publish()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        endpoints = {name: f"{address}/{name}" for name in ("token", "registrations", "push", "revocations")}
+        side.lockers.save(
+            iss=address,
+            base_url=address,
+            jwks='{"keys": []}',
+            encryption_key="{}",
+            endpoints=endpoints,
+            now_us=now_us(),
+        )
+        side.lockers.activate(address)
+        with running_jobs(side, tmp_path):
+            wait_for(lambda: side.lockers.find(locker.iss).list_sequence == 1)
+            delays = []
+            for number in (2, 3):
+                locker.publish((f"c{number}", 5_000_000_000_000_000))
+                published = time.monotonic()
+                wait_for(lambda number=number: side.lockers.find(locker.iss).list_sequence == number)
+                delays.append(round(time.monotonic() - published, 2))
+    record_property("seconds_beside_a_silent_locker", delays)
+    assert max(delays) < POLL_SECONDS + 10 + 1
+    assert max(delays) > 1, "the other locker was not asked at all"
