@@ -24,9 +24,22 @@ def read_small(served):
 
 
 @pytest.fixture
-def admission(served, read_small):
-    node = served.node
-    return Admission(node.database, node.rules, node.limits, FloodGate(), node.clock, read_small)
+def make_admission(served, read_small):
+    """Make admissions to the served node's database; each gives its connection back."""
+    node, made = served.node, []
+
+    def make(*on_unknown_key):
+        made.append(Admission(node.database, node.rules, {}, FloodGate(), node.clock, read_small, *on_unknown_key))
+        return made[-1]
+
+    yield make
+    for admission in made:
+        admission.close()
+
+
+@pytest.fixture
+def admission(make_admission):
+    return make_admission()
 
 
 def read(served, ticket=None):
@@ -74,10 +87,9 @@ def test_what_is_kept_is_bounded(admission, monkeypatch):
     assert len(admission._kept) == 3
 
 
-def test_an_unknown_key_has_its_lockers_keys_fetched(served, read_small):
+def test_an_unknown_key_has_its_lockers_keys_fetched(served, make_admission):
     asked = []
-    node = served.node
-    admission = Admission(node.database, node.rules, {}, FloodGate(), node.clock, read_small, asked.append)
+    admission = make_admission(asked.append)
     stranger = SigningKey.generate(TICKET)
     (refused,) = admission.process([read(served, served.ticket("1", stranger))])
     assert refused.reason == "unknown-key" and asked == ["https://locker.example"]

@@ -124,31 +124,30 @@ def raw_put(served, head, body=b""):
 
 
 def test_a_body_that_is_too_large_is_cut_off_early(served, monkeypatch):
-    answer = raw_put(served, ["Content-Length: 2147483648"], b"%PDF").recv(4096)
+    with raw_put(served, ["Content-Length: 2147483648"], b"%PDF") as connection:
+        answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413")
 
 
 def test_a_chunked_body_over_the_limit_is_cut_off_while_it_comes(tmp_path, served_with):
     served = served_with(max_document_bytes=100_000)
-    connection = raw_put(served, ["Transfer-Encoding: chunked"])
     answer = b""
-    try:
-        for _ in range(200):
-            connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
-        answer = connection.recv(4096)
-    except ConnectionError:
-        answer = answer or connection.recv(4096)
+    with raw_put(served, ["Transfer-Encoding: chunked"]) as connection:
+        try:
+            for _ in range(200):
+                connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+            answer = connection.recv(4096)
+        except ConnectionError:
+            answer = answer or connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413")
     assert stored_files(served) == []
 
 
 @pytest.mark.parametrize("leave", [True, False])
 def test_a_body_that_stops_stores_nothing(served, leave):
-    connection = raw_put(served, ["Content-Length: 100000"], PDF)
-    if leave:
-        connection.close()
-    else:
-        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+    with raw_put(served, ["Content-Length: 100000"], PDF) as connection:
+        if not leave:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     (row,) = served.events(expected=1)
     assert (row["action"], row["outcome"]) == ("put", "refused")
     assert stored_files(served) == [] and get(served).status_code == 404

@@ -29,7 +29,7 @@ def connect(served, uri, token, receive_buffer=None):
 
 def read_to_the_end(connection):
     received = b""
-    with contextlib.suppress(ConnectionError):
+    with connection, contextlib.suppress(ConnectionError):
         while piece := connection.recv(65536):
             received += piece
     return received
@@ -206,10 +206,10 @@ def test_a_client_that_leaves_a_small_document_unread_is_logged_as_gone(served):
 
 def test_a_slow_client_of_a_small_document_gets_it_whole(served):
     uri = served.add("certificate", os.urandom(120_000))
-    connection = connect(served, uri, served.token(), receive_buffer=2048)
     received = b""
-    while len(received.partition(b"\r\n\r\n")[2]) < 120_000:
-        received += connection.recv(4000)
-        time.sleep(0.02)
-    row = end_of(served)
+    with connect(served, uri, served.token(), receive_buffer=2048) as connection:
+        while len(received.partition(b"\r\n\r\n")[2]) < 120_000:
+            received += connection.recv(4000)
+            time.sleep(0.02)
+        row = end_of(served)
     assert (row["outcome"], row["bytes"]) == ("complete", 120_000)
