@@ -21,6 +21,7 @@ from locker.db.migration import current_revision, require_current, upgrade
 from locker.db.session import Database
 from locker.http.handlers.answers import consent_document
 from locker.key_commands import keys, root
+from locker.key_files import write_private
 from locker.keys import create_keys
 from locker.logs import configure_logging
 from locker.options import Output, plain_faults, with_options
@@ -92,7 +93,7 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
             mark_as_demo(folder)
         create_keys(folder / "keys")
         text = _TEMPLATE.format(**{name: json.dumps(value) for name, value in values.items()})
-        _write_private(file, text)
+        write_private(file, text.encode("utf-8"))  # the database URL may hold a password
         locker = build_locker(load_settings(folder))
         try:
             upgrade(locker.database)
@@ -107,12 +108,6 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
         yield f"Start it with: locker serve --folder {folder}"
 
     Output(as_json).show({"folder": str(folder.resolve()), "operator_token": issued["token"]}, lines)
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that its owner alone can read: the database URL may hold a password."""
-    file.touch(mode=0o600)
-    file.write_text(text, "utf-8")
 
 
 def _check_environment(settings: Settings) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Writing in the folder of keys: each file whole or not at all, readable by the service alone, one writer at a time."""
+"""Writing files that hold secrets: each whole or not at all, readable by the service alone; in the folder of keys one writer at a time."""
 
 import fcntl
 import os

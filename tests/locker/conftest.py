@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,10 +34,10 @@ from node.contract.times import DAY, now_us
 from node.web.processes import bind, url_of
 from node.web.server import ServerSettings, build_server
 from tests.databases import MigratedDatabases
+from tests.locker.commands import run
+from tests.locker.documents import CASTE, INCOME, ISSUER, MOBILE
 
 ISS = "http://locker.test"
-ISSUER = "in.gov.meeseva.ap"
-INCOME = f"{ISSUER}-INCOM-9606884969"
 
 
 class Clock:
@@ -92,6 +93,15 @@ class World:
     asked: list[tuple[str, str, Any]]
     answers: list[Any]
     secrets: dict[str, str] = field(default_factory=dict)
+    asha: str = ""
+    ap: FakeNode = field(default_factory=FakeNode)
+    university: str = ""
+
+    def fill(self, **fields: Any) -> "World":
+        """Have a resident with two documents of a department, whose node has these fields."""
+        self.asha, self.ap = self.resident(), self.department(**fields)
+        self.push(self.ap, self.row(INCOME, MOBILE), self.row(CASTE, MOBILE))
+        return self
 
     def node(self, **fields: Any) -> FakeNode:
         return FakeNode(**fields)
@@ -198,6 +208,13 @@ def make_world(folder: Path, database: Database) -> World:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A new locker's folder, as ``locker init`` leaves it."""
+    run("init", str(tmp_path / "l"), "--base-url", ISS, "--port", "0")
+    return tmp_path / "l"
+
+
+@pytest.fixture
 def empty_database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
@@ -268,12 +285,13 @@ class StandInNode:
         more["link"] = '</v1/documents/in.gov.meeseva.ap-INCOM-2>; rel="successor-version"'
         if headers.get("if-none-match") == etag:
             return await self._send(send, 304, etag=etag)
-        if "range" in headers and headers.get("if-range", etag) == etag:
-            first, _, last = headers["range"].removeprefix("bytes=").partition("-")
-            if int(first) >= len(self.body):
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", headers.get("range", ""), re.ASCII)  # other ranges may be ignored
+        if wanted and headers.get("if-range", etag) == etag:
+            first, last = (int(number) for number in wanted.groups())
+            if first >= len(self.body) or last < first:
                 return await self._send(send, 416, content_range=f"bytes */{len(self.body)}")
-            part = self.body[int(first) : int(last) + 1]
-            more["content_range"] = f"bytes {first}-{last}/{len(self.body)}"
+            part = self.body[first : last + 1]
+            more["content_range"] = f"bytes {first}-{first + len(part) - 1}/{len(self.body)}"
             return await self._send(send, 206, part, **more)
         await self._send(send, 200, self.body, **more)
 

@@ -8,31 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from locker.cli import main
 from locker.config import load_settings
 from locker.db.migration import newest_revision
 from locker.wiring import build_locker
 from node.contract.revocation import verify_page
 from node.contract.signing import CLIENT_ASSERTION, KeySet, SigningKey, fingerprint
 from node.contract.times import DAY, now_us
-
-
-def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
-    result = CliRunner().invoke(main, list(arguments), input=given, catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    run("init", str(tmp_path / "l"), "--base-url", "http://locker.test", "--port", "0")
-    return tmp_path / "l"
-
-
-def asked(folder: Path, *arguments: str):
-    return json.loads(run(*arguments, "--folder", str(folder), "--json"))
+from tests.locker.commands import asked, run
 
 
 def test_init_makes_a_locker_that_passes_its_own_check(folder: Path) -> None:

@@ -3,32 +3,22 @@
 import json
 from pathlib import Path
 
-import pytest
-from click.testing import CliRunner
-
-from locker.cli import main
 from locker.config import load_settings
-from locker.wiring import build_locker
+from locker.wiring import Locker, build_locker
 from node.contract.key_revocation import root_fingerprint
 from node.contract.revocation import RevocationEntry, verify_page
 from node.contract.signing import REVOCATION, TICKET
 from node.contract.times import now_us
+from tests.locker.commands import asked, run
 
 
-def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
-    result = CliRunner().invoke(main, list(arguments), input=given, catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    run("init", str(tmp_path / "l"), "--base-url", "http://locker.test", "--port", "0")
-    return tmp_path / "l"
-
-
-def asked(folder: Path, *arguments: str, **more):
-    return json.loads(run(*arguments, "--folder", str(folder), "--json", **more))
+def reopened_under_a_new_page_key(locker: Locker, folder: Path, root: Path, reason: str) -> Locker:
+    """Have a new root revoke the key of the revocation pages, and open the locker again."""
+    stolen = locker.keys.signing[REVOCATION].kid
+    locker.close()
+    run("root", "create", str(root), "--no-passphrase", "--folder", str(folder))
+    run("root", "revoke", stolen, "--root", str(root), "--reason", reason, "--folder", str(folder))
+    return build_locker(load_settings(folder))
 
 
 def in_use(folder: Path, purpose: str) -> str:
@@ -111,11 +101,7 @@ def test_pages_begin_anew_under_a_new_key_with_all_that_still_matters(folder: Pa
     with locker.database.write() as session:
         revocations.publish(session, [RevocationEntry("a", 5), RevocationEntry("b", 6)], now_us())
         revocations.publish(session, [RevocationEntry("a", 9)], now_us())
-    stolen = locker.keys.signing[REVOCATION].kid
-    locker.close()
-    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
-    run("root", "revoke", stolen, "--root", str(tmp_path / "r.pem"), "--reason", "compromised", "--folder", str(folder))
-    locker = build_locker(load_settings(folder))
+    locker = reopened_under_a_new_page_key(locker, folder, tmp_path / "r.pem", "compromised")
     revocations = locker.services.revocations
     assert revocations.keep_fresh(now_us()), "at once, though the newest page is fresh"
     page = verify_page(revocations.latest(), locker.keys.public)
@@ -135,11 +121,7 @@ def test_a_new_beginning_takes_as_many_pages_as_it_needs(folder: Path, tmp_path:
     with locker.database.write() as session:
         for number in range(5):
             locker.services.revocations.publish(session, [RevocationEntry(f"c{number}", number)], now_us())
-    stolen = locker.keys.signing[REVOCATION].kid
-    locker.close()
-    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
-    run("root", "revoke", stolen, "--root", str(tmp_path / "r.pem"), "--reason", "lost", "--folder", str(folder))
-    locker = build_locker(load_settings(folder))
+    locker = reopened_under_a_new_page_key(locker, folder, tmp_path / "r.pem", "lost")
     revocations = locker.services.revocations
     revocations.keep_fresh(now_us())
     pages = [verify_page(revocations.page(number), locker.keys.public) for number in (7, 8, 9)]

@@ -8,19 +8,13 @@ from sqlalchemy import select, text
 from locker.db.models import TicketRecord
 from node.contract.tickets import verify_ticket
 from node.contract.times import DAY, SECOND
-
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
+from tests.locker.documents import CASTE, INCOME, ISSUER
 
 
 @pytest.fixture
 def reading(live):
     """A live locker with a resident's two documents, a requester, and a consent to the first."""
-    world = live.world
-    world.asha = world.resident()
-    world.ap = world.department(base_url=live.node_url)
-    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
+    world = live.world.fill(base_url=live.node_url)
     live.token, live.bank = world.requester(), world.requester("bank")
     live.asha_token = world.resident_token(world.asha)
     live.consent = world.consent(world.asha, INCOME)

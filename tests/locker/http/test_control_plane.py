@@ -11,20 +11,16 @@ from node.contract.sealing import SealingKey
 from node.contract.signing import LOG_GRANT, KeySet, fingerprint
 from node.contract.times import DAY, HOUR, format_time, now_us, parse_time
 from node.web.specification import load_specification, operations
+from tests.locker.documents import CASTE, INCOME, ISSUER, MOBILE
 
 ISS = "http://locker.test"
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
 SPECIFICATION = load_specification(files("openapi"), "locker.yaml")
 
 
 @pytest.fixture
 def held(live):
     """A live locker with a resident's two documents, and one token for each role."""
-    world = live.world
-    world.asha, world.ap = world.resident(), world.department(base_url=live.node_url)
-    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
+    world = live.world.fill(base_url=live.node_url)
     now = world.clock()
     live.tokens = {
         "requester": world.requester(),

@@ -24,28 +24,9 @@ from node.contract.problems import (
     TooManyRequests,
 )
 from node.contract.times import HOUR, MINUTE, SECOND
+from tests.locker.documents import CASTE, INCOME, ISSUER
 
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
 WHO = {"role": "requester", "subject": "university", "source": "198.51.100.7", "request_id": "request-1"}
-
-
-def prepare(world):
-    world.asha, world.ap = world.resident(), world.department()
-    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
-    world.university = world.requester()
-    return world
-
-
-@pytest.fixture
-def given(either_world):
-    return prepare(either_world)
-
-
-@pytest.fixture
-def on_sqlite(world):
-    return prepare(world)
 
 
 def without_place(row):

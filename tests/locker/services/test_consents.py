@@ -9,28 +9,7 @@ from node.contract.consents import artefact_digest, verify_artefact
 from node.contract.problems import BadRequest, Conflict, DocumentNotFound, NotFound, UnacceptableContent
 from node.contract.revocation import verify_page
 from node.contract.times import DAY, HOUR, SECOND
-
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
-
-
-@pytest.fixture
-def given(either_world):
-    """A world with a resident who has two documents, and a requester's token."""
-    world = either_world
-    world.asha, node = world.resident(), world.department()
-    world.push(node, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
-    world.university = world.requester()
-    return world
-
-
-@pytest.fixture
-def on_sqlite(world):
-    world.asha, node = world.resident(), world.department()
-    world.push(node, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
-    world.university = world.requester()
-    return world
+from tests.locker.documents import CASTE, INCOME, ISSUER
 
 
 def test_every_change_has_a_signed_artefact_that_names_the_one_before(given) -> None:

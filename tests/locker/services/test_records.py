@@ -20,20 +20,9 @@ from node.contract.records import verify_request
 from node.contract.sealing import OpeningKey
 from node.contract.signing import LOG_GRANT, PULL
 from node.contract.times import HOUR
+from tests.locker.documents import CASTE, INCOME, ISSUER, MOBILE
 
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
 DESCRIPTOR = NodeAnswer(200, b"{}")
-
-
-@pytest.fixture
-def given(either_world):
-    world = either_world
-    world.asha, world.ap = world.resident(), world.department()
-    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
-    world.university = world.requester()
-    return world
 
 
 @pytest.fixture

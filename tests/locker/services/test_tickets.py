@@ -11,27 +11,7 @@ from node.contract.problems import ConsentRequired, DocumentNotFound, Forbidden,
 from node.contract.revocation import verify_page
 from node.contract.tickets import verify_ticket
 from node.contract.times import DAY, HOUR, MINUTE, SECOND
-
-ISSUER = "in.gov.meeseva.ap"
-INCOME, CASTE = f"{ISSUER}-INCOM-1", f"{ISSUER}-CASTE-1"
-MOBILE = ("mobile", "9876543210")
-
-
-def prepare(world):
-    world.asha, world.ap = world.resident(), world.department()
-    world.push(world.ap, world.row(INCOME, MOBILE), world.row(CASTE, MOBILE))
-    world.university = world.requester()
-    return world
-
-
-@pytest.fixture
-def given(either_world):
-    return prepare(either_world)
-
-
-@pytest.fixture
-def on_sqlite(world):
-    return prepare(world)
+from tests.locker.documents import CASTE, INCOME, ISSUER, MOBILE
 
 
 def ticket_of(world, outcome):
