@@ -1,6 +1,7 @@
 """Requests to outside addresses: checked, resolved once, bounded in size and time, never redirected."""
 
 import asyncio
+import socket
 import ssl
 import threading
 import time
@@ -45,6 +46,9 @@ class AnswerTooLarge(NodeFault):
 class AnswerUnusable(NodeFault):
     """The answer is a redirect, is compressed though that was not asked for, or is no HTTP."""
 
+
+RECEIVE_BYTES = 1024 * 1024
+"""What the kernel is asked to hold of an answer that is passed on and has not been read yet."""
 
 _HOST_FAILURES = (DestinationUnreachable, DestinationTimeout)
 
@@ -295,6 +299,9 @@ class _AsyncTransport(httpx.AsyncHTTPTransport):
             max_keepalive_connections=connections,
             keepalive_expiry=30.0,
             network_backend=backend,
+            # Left to itself the kernel takes tens of megabytes ahead of a slow reader, and the other side would log as read what
+            # nobody ever got.
+            socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)],
         )
 
 

@@ -305,6 +305,31 @@ async def test_back_pressure_and_the_peer_sees_at_once_that_nobody_reads_on():
             await asyncio.sleep(0.01)
 
 
+async def test_the_kernel_takes_little_ahead_of_what_is_read_however_fast_that_was():
+    sent = [0]
+
+    def in_bursts(client):
+        """Send as much as goes, again and again: the pauses let a kernel left to itself hold ever more for its reader."""
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        client.setblocking(False)
+        while True:
+            time.sleep(0.1)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent[0] += client.send(bytes(1024 * 1024))
+
+    with peer(in_bursts) as (port, _):
+        client = AsyncOutboundClient(allow_private=["127.0.0.0/8"])
+        async with client.stream("GET", f"http://127.0.0.1:{port}/") as answer:
+            read = 0
+            while read < 60_000_000:
+                read += len(await answer.next_chunk())
+            await asyncio.sleep(1)
+            # What the sender's own side holds, by default 4 MB, is a part of it.
+            assert sent[0] - read < 10_000_000
+        await client.close()
+
+
 @pytest.mark.parametrize(
     ("behave", "error"),
     [
