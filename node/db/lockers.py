@@ -205,10 +205,12 @@ class LockerRecords:
     def claim_key_fetch(self, iss: str, now_us: int, interval_us: int) -> bool:
         """Take the right to fetch a locker's keys, which is given once in an interval to all processes together."""
         last = Locker.jwks_fetched_us
+        # A moment that lies ahead is another process's, whose clock was read a little later; far ahead, the clock was wrong.
+        from_a_wrong_clock = last > now_us + interval_us
         with self._database.writing() as connection:
             claimed = connection.execute(
                 update(Locker)
-                .where(Locker.iss == iss, (last <= now_us - interval_us) | (last > now_us))
+                .where(Locker.iss == iss, (last <= now_us - interval_us) | from_a_wrong_clock)
                 .values(jwks_fetched_us=now_us)
             )
             return claimed.rowcount == 1

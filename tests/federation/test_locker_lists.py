@@ -5,7 +5,7 @@ import pytest
 from node.contract.problems import ProblemError
 from node.contract.revocation import HORIZON_AGE
 from node.contract.signing import REVOCATION, TICKET, SigningKey
-from node.contract.times import HOUR, MINUTE, now_us
+from node.contract.times import HOUR, MINUTE, SECOND, now_us
 from node.db.lockers import void_moments
 from node.services.locker_client import LockerFault
 from node.services.locker_lists import ListReport
@@ -193,3 +193,23 @@ def test_changed_keys_are_told_and_a_locker_that_is_away_changes_nothing(joined,
     assert joined.lists.try_refresh_keys(locker.iss) is False
     assert joined.lockers.find(locker.iss).jwks == stored
     assert joined.lists.refresh_keys("https://unknown.example") is False
+
+
+@pytest.mark.parametrize("seconds", [1, 59])
+def test_a_clock_that_is_a_little_behind_another_process_s_gives_no_second_look(joined, locker, seconds):
+    joined.ahead_us = 2 * MINUTE
+    joined.lists.refresh_keys(locker.iss)
+    assert locker.requests
+    locker.requests.clear()
+    joined.ahead_us -= seconds * SECOND
+    joined.lists.refresh_keys(locker.iss)
+    assert locker.requests == []
+
+
+def test_a_clock_that_was_set_right_does_not_keep_from_looking(joined, locker):
+    joined.ahead_us = 24 * HOUR
+    joined.lists.refresh_keys(locker.iss)
+    locker.requests.clear()
+    joined.ahead_us = 0
+    joined.lists.refresh_keys(locker.iss)
+    assert locker.requests
