@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from node.contract.problems import LogUnavailable, ProblemError
 from node.contract.times import MINUTE
-from node.db.processes import heartbeat
+from node.db.processes import heartbeat, register_process
 from node.delivery.admission import Admission, EventWork, Result, Work
 from node.delivery.app import PREFIX, DeliveryApp, DeliverySettings, PutService
 from node.delivery.small_reads import SmallReads
@@ -71,7 +71,7 @@ class AdmissionRecorder:
 class WebProcess:
     """What lives as long as one web process: its admission thread, its reading threads, the sources it counts."""
 
-    def __init__(self, node: Node, process_id: str) -> None:
+    def __init__(self, node: Node, process_id: str, run: str) -> None:
         self.process_id = process_id
         self.floods = FloodGate()
         self.pool = ThreadPoolExecutor(node.settings.reader_threads, thread_name_prefix="reader")
@@ -79,7 +79,7 @@ class WebProcess:
         self._keys_asked_us: dict[str, int] = {}
         self.admission = Admission(
             node.database, node.rules, node.limits, self.floods, node.clock, SmallReads(node.stores, self.pool).begin,
-            self._fetch_keys,
+            self._fetch_keys, lambda connection: register_process(connection, process_id, run, os.getpid(), node.clock()),
         )  # fmt: skip
         self.worker: BatchWorker[Work, Result] = BatchWorker(
             "admission", self.admission.process, teardown=self.admission.close
@@ -87,8 +87,9 @@ class WebProcess:
         self._node = node
 
     def start(self) -> None:
-        """Start the admission thread."""
+        """Start the admission thread, and have the process registered."""
         self.worker.start()
+        self.worker.post(EventWork({}))
 
     def stop(self) -> None:
         """Write what is queued, then end the threads."""
@@ -158,9 +159,12 @@ class Lifespan:
             await asyncio.to_thread(self._process.beat)
 
 
-def build_web(node: Node, process_id: str) -> ASGIApp:
-    """Build all that a web process serves; raises SpecificationError when specification and code differ."""
-    process = WebProcess(node, process_id)
+def build_web(node: Node, process_id: str, run: str) -> ASGIApp:
+    """Build all that a web process serves, in the ``run`` of ``serve`` that it belongs to.
+
+    Raises SpecificationError when specification and code differ.
+    """
+    process = WebProcess(node, process_id, run)
     registry = CollectorRegistry()
     specification = load_specification(resources.files("openapi"), "node.yaml")
     require_same_routes(specification)

@@ -18,7 +18,7 @@ from node.config import SETTINGS_FILE, Settings, SettingsError, require_files
 from node.contract.identifiers import uuid7
 from node.contract.times import now_us
 from node.db import schema
-from node.db.processes import mark_ended, mark_run_ended, register_process
+from node.db.processes import mark_ended, mark_run_ended
 from node.logs import configure_logs
 from node.web.processes import ChildSpec, Supervisor, bind, child_sockets, end_with_parent
 from node.web.production import require_fit
@@ -110,14 +110,12 @@ def _run_web(node: Node, run: str) -> None:
     # The loop and the admission thread share one interpreter lock; the default of 5 ms makes each wait for the other.
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     process_id = uuid7()
-    with node.database.writing() as connection:
-        register_process(connection, process_id, run, os.getpid(), now_us())
-    app = build_web(node, process_id)
+    app = build_web(node, process_id, run)
     # What is loaded by now lives as long as the process; a collector that walks through it stops the loop for 0.1 s each time.
     gc.collect()
     gc.freeze()
     run_asgi(app, child_sockets(), _server_settings(node.settings))
-    with node.database.writing() as connection:
+    with _ends_noted(), node.database.writing() as connection:
         mark_ended(connection, process_id, now_us())
 
 
@@ -133,9 +131,15 @@ def _server_settings(settings: Settings) -> "ServerSettings":
 
 def _end_processes(node: Node, run: str, pid: int | None = None) -> None:
     """Note that processes are gone, so that what they left open in the log is closed."""
+    with _ends_noted(), node.database.writing() as connection:
+        mark_run_ended(connection, run, now_us(), pid)
+
+
+@contextmanager
+def _ends_noted() -> Iterator[None]:
+    """Go on without a database that does not answer."""
     try:
-        with node.database.writing() as connection:
-            mark_run_ended(connection, run, now_us(), pid)
+        yield
     except SQLAlchemyError as error:
         # Their heartbeats will go stale and tell the same, a minute later.
         log.error("process_end_not_noted", error=type(error).__name__)

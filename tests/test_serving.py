@@ -133,11 +133,16 @@ def test_a_missing_certificate_is_named(made):
     refused(folder, "nowhere.pem")
 
 
-def web_processes(database_url):
-    """Return the web processes that were noted, by run, and whether each counts as living."""
-    with create_engine(database_url).begin() as connection:
-        rows = connection.execute(text("SELECT instance, ended_us FROM serving_process"))
-        return {instance.partition("#")[0]: ended_us is None for instance, ended_us in rows}
+def web_processes(database_url, expected):
+    """Wait for as many web processes to be noted, and return them by run and whether each counts as living."""
+    deadline, found = time.monotonic() + 20, {}
+    while len(found) < expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+        with create_engine(database_url).begin() as connection:
+            rows = connection.execute(text("SELECT instance, ended_us FROM serving_process"))
+            found = {instance.partition("#")[0]: ended_us is None for instance, ended_us in rows}
+    assert len(found) == expected
+    return found
 
 
 def test_two_containers_that_look_alike_let_each_other_live(tmp_path, free_port, postgres_url):
@@ -155,10 +160,10 @@ def test_two_containers_that_look_alike_let_each_other_live(tmp_path, free_port,
         two = serve(folder)
         try:
             wait_for(f"http://127.0.0.1:{ports[1]}/healthz", two)
-            assert list(web_processes(postgres_url).values()) == [True, True]
+            assert list(web_processes(postgres_url, 2).values()) == [True, True]
         finally:
             stop(two)
-        assert sorted(web_processes(postgres_url).values()) == [False, True]
+        assert sorted(web_processes(postgres_url, 2).values()) == [False, True]
     finally:
         stop(one)
 
@@ -168,14 +173,14 @@ def test_the_run_before_is_known_to_be_over_as_soon_as_the_next_one_serves(made)
     database_url = f"sqlite:///{folder}/node.db"
     killed = serve(folder)
     wait_for(f"http://127.0.0.1:{port}/healthz", killed)
-    (run,) = web_processes(database_url)
+    (run,) = web_processes(database_url, 1)
     killed.kill()
     killed.communicate()
     time.sleep(1.5)  # its children end with it, and free the port
     again = serve(folder)
     try:
         wait_for(f"http://127.0.0.1:{port}/healthz", again)
-        found = web_processes(database_url)
+        found = web_processes(database_url, 2)
         assert found.pop(run) is False and list(found.values()) == [True]
     finally:
         stop(again)

@@ -29,22 +29,34 @@ _ENDED = PreparedSelect(
 
 
 def register_process(connection: Connection, process_id: str, run: str, pid: int, now_us: int) -> None:
-    """Note a process before it admits its first read; ``run`` is the start of ``serve`` that it belongs to."""
-    connection.execute(
-        insert(ServingProcess).values(
-            process_id=process_id, instance=_instance(run, pid), started_us=now_us, heartbeat_us=now_us, ended_us=None
+    """Note a process before it admits its first read; ``run`` is the start of ``serve`` that it belongs to.
+
+    May be repeated by a process that did not learn whether its first attempt was committed.
+    """
+    known = connection.execute(select(ServingProcess.process_id).where(ServingProcess.process_id == process_id))
+    if known.first() is None:
+        connection.execute(
+            insert(ServingProcess).values(
+                process_id=process_id,
+                instance=_instance(run, pid),
+                started_us=now_us,
+                heartbeat_us=now_us,
+                ended_us=None,
+            )
         )
-    )
 
 
 def heartbeat(connection: Connection, process_id: str, now_us: int) -> bool:
-    """Say that a process is alive; False when it was declared dead meanwhile, and must not admit reads any more."""
-    alive = connection.execute(
+    """Say that a process is alive; False when it was declared dead meanwhile, and must not admit reads any more.
+
+    A process that is not registered yet is not dead.
+    """
+    connection.execute(
         update(ServingProcess)
         .where(ServingProcess.process_id == process_id, ServingProcess.ended_us.is_(None))
         .values(heartbeat_us=now_us)
     )
-    return alive.rowcount == 1
+    return not declared_dead(connection, [process_id])
 
 
 def mark_ended(connection: Connection, process_id: str, now_us: int) -> None:

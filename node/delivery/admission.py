@@ -128,11 +128,14 @@ class Admission:
         clock: Callable[[], int],
         read_small: Callable[[Sequence[SmallRead]], None],
         on_unknown_key: Callable[[str], None] = lambda _iss: None,
+        register: Callable[[Connection], None] = lambda _connection: None,
     ) -> None:
         """``limits`` are the settings' limits by locker; none at all leave a registered locker to its registration.
 
         ``read_small`` begins to read small bodies, whose rows are not durable yet; it must return at once.
         ``on_unknown_key`` is told of a registered locker whose token names a key that is not known; it must return at once.
+        ``register`` notes the process whose reads these are, in the transaction of the first rows that are written: there is no
+        read of an unknown process, and a process that starts while the database is away need not end for it.
         """
         self._database = database
         self._kept_connection = database.kept()
@@ -142,6 +145,8 @@ class Admission:
         self._clock = clock
         self._read_small = read_small
         self._on_unknown_key = on_unknown_key
+        self._register = register
+        self._registered = False
         self._verifier = TicketVerifier()
         self._kept: list[Mapping[str, Any]] = []
         self.failing = False
@@ -171,6 +176,8 @@ class Admission:
         small: list[SmallRead] = []
         try:
             with self._database.writing(self._kept_connection) as connection:
+                if not self._registered:
+                    self._register(connection)
                 results, events = self._decide_all(connection, batch, now_us)
                 small = [row.small for row in results if isinstance(row, Admitted) and row.small]
                 # Read while the rows are written: nothing is sent before this transaction has committed.
@@ -183,6 +190,7 @@ class Admission:
                 read.content.cancel()
             raise
         self._kept.clear()
+        self._registered = True
         return results
 
     def _keep_ends(self, batch: Sequence[Work]) -> None:

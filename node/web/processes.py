@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +112,9 @@ class Supervisor:
     """Starts the children and replaces those that die, until SIGTERM or SIGINT.
 
     A child that dies within ``early_seconds`` of its start is replaced after a growing pause, and after ``most_early_deaths`` of
-    them in a row the supervisor gives up and stops. ``on_exit`` is called in this process for each child that has ended, before
-    it is replaced; what it raises is logged. ``announce`` gets the real URLs once.
+    them in a row the supervisor gives up and stops. ``on_exit`` is called in this process for each child that has ended, in a
+    thread of its own, since it may have to wait and a child's successor must not; what it raises is logged. ``announce`` gets the
+    real URLs once.
 
     The children share a folder for their metrics (see ``metrics.render_metrics``), which is removed at the end.
     """
@@ -133,6 +135,7 @@ class Supervisor:
         self._stop_signals = 0
         self._parent_end = os.pipe()
         self._metrics_folder = Path(tempfile.mkdtemp(prefix="federated-locker-metrics-"))
+        self._telling = ThreadPoolExecutor(1, thread_name_prefix="child-ends")
         try:
             with self._signals() as wake:
                 if self.announce:
@@ -141,6 +144,7 @@ class Supervisor:
                 self._stop(wake)
                 return 1 if gave_up else 0
         finally:
+            self._telling.shutdown()
             for end in self._parent_end:
                 os.close(end)
             shutil.rmtree(self._metrics_folder, ignore_errors=True)
@@ -199,10 +203,13 @@ class Supervisor:
         if not self._stop_signals:
             self._forget_metrics(ended.pid)
         if self.on_exit:
-            try:
-                self.on_exit(ended)
-            except Exception as error:
-                log.error("after a child's end", child=ended.name, error=type(error).__name__)
+            self._telling.submit(self._call_on_exit, self.on_exit, ended)
+
+    def _call_on_exit(self, on_exit: Callable[[ChildExit], None], ended: ChildExit) -> None:
+        try:
+            on_exit(ended)
+        except Exception as error:
+            log.error("after a child's end", child=ended.name, error=type(error).__name__)
 
     def _forget_metrics(self, pid: int) -> None:
         from prometheus_client.multiprocess import mark_process_dead  # the parent needs it only when a child has died

@@ -69,6 +69,16 @@ def rows(database):
         return [row.event for row in read_log(connection, LogFilter(), 1000)]
 
 
+def test_a_process_that_is_not_registered_yet_is_not_dead(database):
+    with database.writing() as connection:
+        assert heartbeat(connection, "p1", NOW)
+    start(database)
+    end(database)
+    start(database)  # again: the first try was committed though its answer was lost
+    with database.writing() as connection:
+        assert not heartbeat(connection, "p1", NOW + 1)
+
+
 def test_an_open_read_of_a_dead_process_is_ended_as_interrupted(database):
     begun = begin(start(database))
     write(database, begun)

@@ -159,7 +159,7 @@ def trust(connection, iss: str, key: SigningKey) -> None:
 
 def serve(served: ServedNode, puts=None, drain_seconds=2.0):
     """Serve the data plane in a thread; returns what stops it."""
-    process = WebProcess(served.node, "process-1")
+    process = WebProcess(served.node, "process-1", "tests")
     app = web_stack(
         build_delivery(served.node, process, puts or served.node.administration),
         WebSettings(body_limits={"/v1/documents/": 2**31}),

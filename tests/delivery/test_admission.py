@@ -3,11 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from node.contract.identifiers import uuid7
 from node.contract.problems import LogUnavailable
 from node.contract.signing import TICKET, SigningKey
+from node.db.models import ServingProcess
+from node.db.processes import register_process
 from node.delivery.admission import Admission, EventWork, ReadWork
 from node.delivery.small_reads import SmallReads
 from node.services.audit import Outcome
@@ -28,8 +31,8 @@ def make_admission(served, read_small):
     """Make admissions to the served node's database; each gives its connection back."""
     node, made = served.node, []
 
-    def make(*on_unknown_key):
-        made.append(Admission(node.database, node.rules, {}, FloodGate(), node.clock, read_small, *on_unknown_key))
+    def make(**hooks):
+        made.append(Admission(node.database, node.rules, {}, FloodGate(), node.clock, read_small, **hooks))
         return made[-1]
 
     yield make
@@ -80,6 +83,40 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(served, admission):
     assert [row["outcome"] for row in served.events(expected=2)] == ["allowed", "complete"]
 
 
+def test_a_process_is_registered_with_the_first_rows_that_are_written(served, make_admission, monkeypatch):
+    database, registered = served.node.database, []
+    served.add("1", b"%PDF")
+
+    def register(connection):
+        registered.append(None)
+        register_process(connection, "process-2", "run", 1, served.node.clock())
+
+    def processes():
+        with database.reading() as connection:
+            return (
+                connection.execute(select(ServingProcess.process_id).order_by(ServingProcess.process_id))
+                .scalars()
+                .all()
+            )
+
+    before = processes()
+    admission = make_admission(register=register)
+    with monkeypatch.context() as broken:
+        broken.setattr("node.delivery.admission.append_events", away)
+        with pytest.raises(LogUnavailable):
+            admission.process([read(served)])
+        assert registered and processes() == before
+    admission.process([read(served)])
+    assert processes() == [*before, "process-2"]
+    done = len(registered)
+    admission.process([read(served)])
+    assert len(registered) == done
+    make_admission(register=register).process(
+        [EventWork({})]
+    )  # as after a commit that succeeded and whose answer never came
+    assert processes() == [*before, "process-2"]
+
+
 def test_what_is_kept_is_bounded(admission, monkeypatch):
     monkeypatch.setattr("node.delivery.admission.MOST_KEPT", 3)
     admission._keep_ends([EventWork({"phase": "end", "event_id": str(number)}) for number in range(5)])
@@ -89,7 +126,7 @@ def test_what_is_kept_is_bounded(admission, monkeypatch):
 
 def test_an_unknown_key_has_its_lockers_keys_fetched(served, make_admission):
     asked = []
-    admission = make_admission(asked.append)
+    admission = make_admission(on_unknown_key=asked.append)
     stranger = SigningKey.generate(TICKET)
     (refused,) = admission.process([read(served, served.ticket("1", stranger))])
     assert refused.reason == "unknown-key" and asked == ["https://locker.example"]

@@ -19,7 +19,7 @@ from node import serving
 from node.contract.identifiers import uuid7
 from node.db.audit_log import append_events
 from node.db.session import Database
-from node.delivery.admission import Admission
+from node.delivery.admission import Admission, Admitted
 from node.jobs import process as job_process
 from node.jobs.tasks import Task
 from node.services.audit import encode_event
@@ -55,6 +55,7 @@ def log_after_send() -> None:
         now_us = self._clock()
         with self._database.reading() as connection:
             results, events = self._decide_all(connection, batch, now_us)
+        self._read_small([row.small for row in results if isinstance(row, Admitted) and row.small])
 
         def write() -> None:
             with self._database.writing() as connection:

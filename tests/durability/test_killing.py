@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy import func, select
@@ -100,12 +101,20 @@ def kill_a_backend(server: PostgreSQLServer) -> None:
 
 def kill_the_server(server: PostgreSQLServer) -> None:
     """Kill PostgreSQL as a whole, and start it again."""
+    with away(server):
+        pass
+
+
+@contextmanager
+def away(server: PostgreSQLServer) -> Iterator[None]:
+    """Have no database: PostgreSQL is killed as a whole, and started again afterwards."""
     main = psutil.Process(postmaster(server))
     everything = [main, *main.children()]
     for process in everything:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(everything, 10)
+    yield
 
     def started() -> bool:
         with suppress(subprocess.CalledProcessError):
@@ -114,6 +123,14 @@ def kill_the_server(server: PostgreSQLServer) -> None:
         return False
 
     wait_for(started, 30)
+
+
+def status_of(node: NodeProcess, path: str) -> int:
+    """Return the status of an answer, 0 when there is none."""
+    try:
+        return httpx.get(f"{node.url}{path}", timeout=10).status_code
+    except httpx.HTTPError:
+        return 0
 
 
 def settle(served: ServedNode, timeout: float = 60.0) -> None:
@@ -153,6 +170,30 @@ def require_checks_that_notice(load: Load, events: list[dict[str, Any]]) -> None
         require_one_end_each([event for event in events if event is not end])
     with pytest.raises(AssertionError):
         require_one_end_each([*events, end])
+
+
+def test_processes_that_start_while_the_database_is_away_refuse_until_it_is_back(new_node, run, crash_server):
+    served = new_node(crash_server.create_database())
+    documents = fill(served)
+    uri, (content, ticket) = next(iter(documents.items()))
+    node = run("serve", str(served.folder))
+    assert read(node.url, uri, ticket, "before").body == content
+    served.node.close()
+    with away(crash_server):
+        for kind in ("jobs", "web"):
+            kill_child(node, kind)
+        wait_for(lambda: status_of(node, "/healthz") == 200)
+        assert status_of(node, "/readyz") == 503
+        assert read(node.url, uri, ticket, "refused").status == 503
+    answer = wait_for(lambda: (answer := read(node.url, uri, ticket, "after")).status == 200 and answer)
+    assert answer.body == content
+
+    def outcomes() -> list[str]:
+        return [event["outcome"] for event in placed_events(served.node.database) if event["request_id"] == "after"]
+
+    wait_for(lambda: outcomes() == [Outcome.ALLOWED, Outcome.COMPLETE])
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
 
 
 @pytest.mark.timeout(600)

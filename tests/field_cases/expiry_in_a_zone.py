@@ -19,7 +19,6 @@ from node.asgi import build_web
 from node.contract.problems import ProblemError
 from node.contract.tickets import SKEW
 from node.contract.times import MINUTE, SECOND, now_us, parse_time
-from node.db.processes import register_process
 from node.wiring import build_node
 from tests.delivery.conftest import make_node
 from tests.locker.conftest import make_world
@@ -46,10 +45,8 @@ def answers_of_a_node(folder: Path, database_url: str, zone: str) -> dict[str, o
     restart_in(zone)
     clock = [now_us()]
     node = replace(build_node(folder), clock=lambda: clock[0])
-    with node.database.writing() as connection:
-        register_process(connection, "process-1", "tests", 1, now_us())
     found: dict[str, object] = {}
-    with serving(build_web(node, "process-1")) as url, httpx.Client(base_url=url, timeout=20) as http:
+    with serving(build_web(node, "process-1", "tests")) as url, httpx.Client(base_url=url, timeout=20) as http:
         for name, end in ends.items():
             for when, at in (("before", end - 1), ("after", end)):
                 clock[0] = at

@@ -19,7 +19,6 @@ from node.asgi import build_web
 from node.contract.times import DAY, MINUTE, format_time, now_us
 from node.db import catalogue
 from node.db.models import Locker as LockerRow
-from node.db.processes import register_process
 from node.db.tokens import list_tokens, revoke_token
 from node.services.ports import DocTypeRecord
 from node.web.processes import bind, url_of
@@ -92,14 +91,13 @@ def joined_node(folder: Path, database_url: str, **settings: Any) -> Iterator[Jo
     served = make_node(folder, database_url, **settings)
     locker = Locker(ISS)
     with served.node.database.writing() as connection:
-        register_process(connection, "process-1", "tests", 1, now_us())
         parameters = ({"name": "number", "label": "Number", "required": True},)
         catalogue.add_doc_type(connection, DocTypeRecord(ISSUER, "INCOM", "Income", parameters), now_us())
         connection.execute(update(LockerRow).values(jwks=locker.jwks()))
     served.add("1", b"%PDF-1.7 one")
     served.add("changed", b"%PDF-1.7 changed")
     tokens = {role: served.token(role) for role in ("operator", "auditor", "monitor")}
-    with serving(build_web(served.node, "process-1")) as url, httpx.Client(base_url=url, timeout=20) as http:
+    with serving(build_web(served.node, "process-1", "tests")) as url, httpx.Client(base_url=url, timeout=20) as http:
         joined = JoinedNode(served, locker, url, http)
         joined.bearers = {role: lambda _, token=token: token for role, token in tokens.items()}
         joined.bearers["ticket"] = lambda _: locker.ticket("1")

@@ -41,10 +41,12 @@ time.sleep(600)
 
 PARENT = """
 import sys
+import time
 from node.web.processes import ChildSpec, Supervisor, bind
 
 def on_exit(ended):
     print("exit", ended.name, ended.pid, ended.status, flush=True)
+    time.sleep(float(sys.argv[4]))
     raise RuntimeError("must not matter")
 
 web, drain = int(sys.argv[1]), sys.argv[2]
@@ -94,9 +96,9 @@ def start(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     started = []
 
-    def run(web=1, drain=3, job="job_child"):
+    def run(web=1, drain=3, job="job_child", exit_takes=0.0):
         environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.getcwd()}", "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, str(tmp_path / "parent.py"), str(web), str(drain), job]
+        command = [sys.executable, str(tmp_path / "parent.py"), str(web), str(drain), job, str(exit_takes)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(process)
         return Running(process)
@@ -139,6 +141,20 @@ def test_children_serve_on_the_parent_s_socket_and_a_killed_one_is_replaced(star
     assert running.process.returncode == 0
     assert ["web", str(victim), "-9"] in exits
     assert len(exits) == 4
+
+
+def test_what_is_done_after_a_child_s_end_holds_up_neither_its_successor_nor_the_stop(start):
+    running = start(exit_takes=1.5)
+    for _ in range(2):
+        victim = running.get()
+        os.kill(victim, signal.SIGKILL)
+        until(lambda victim=victim: victim not in {child.pid for child in running.family()}, 1.0)
+        assert running.get() != victim
+    begun = time.monotonic()
+    running.process.terminate()
+    until(lambda: not running.family(), 2.0)
+    assert len(running.exits()) == 4  # all the same
+    assert time.monotonic() - begun < 15
 
 
 def test_all_are_gone_soon_after_the_parent_was_killed(start):
