@@ -5,7 +5,6 @@ keys that Authlib's JWT client authentication does not check, and its server wan
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -313,7 +312,7 @@ def _basic(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     try:
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # of base64, of UTF-8, or of a header that is not ASCII
         raise _invalid_client("malformed") from error
     if scheme.lower() != "basic" or not colon:
         raise _invalid_client("malformed")

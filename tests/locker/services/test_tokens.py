@@ -237,6 +237,7 @@ def test_a_client_id_that_cannot_be_one_does_not_reach_the_database(either_world
         ({"grant_type": "client_credentials"}, basic("nobody", "x"), "invalid_client"),
         ({"grant_type": "client_credentials"}, basic("bank", "x"), "invalid_client"),
         ({"grant_type": "client_credentials"}, "Basic %%%", "invalid_client"),
+        ({"grant_type": "client_credentials"}, "Basic \u00e9\u00e9\u00e9\u00e9", "invalid_client"),
         ({"grant_type": "client_credentials"}, "Bearer x", "invalid_client"),
         ({"grant_type": "client_credentials", "client_secret": "x"}, basic("uni", "x"), "invalid_request"),
         ({"grant_type": "client_credentials", "client_assertion": "a.b.c"}, None, "invalid_request"),
