@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -98,18 +99,29 @@ def export(form: str, output: Path | None, folder: Path, as_json: bool, **asked:
         if output is None:
             count = _write(sys.stdout, form, _rows(node, "log export", asked, None))
         else:
-            try:
-                # Never over an earlier export: somebody may rely on it. UTF-8 whatever the terminal's language is.
-                file = output.open("x", encoding="utf-8", newline="")
-            except FileExistsError:
-                raise click.UsageError(f"{output} exists already; name a new file.") from None
-            with file:
+            with _new_file(output) as file:
                 count = _write(file, form, _rows(node, "log export", asked, None))
     if output is not None:
         if as_json:
             print_json({"file": str(output), "rows": count})
         else:
             click.echo(f"{count} rows are in {output}")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[str]]:
+    """Open a file that is not there yet, and remove it when it does not come to be whole."""
+    try:
+        # Never over an earlier export: somebody may rely on it. UTF-8 whatever the terminal's language is.
+        file = path.open("x", encoding="utf-8", newline="")
+    except FileExistsError:
+        raise click.UsageError(f"{path} exists already; name a new file.") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _rows(node: Node, command: str, asked: dict[str, Any], limit: int | None) -> Iterator[Row]:
