@@ -1,6 +1,7 @@
 """What of the locker's keys is public at this moment, read again every few seconds: a new key is published without a restart.
 
-What a process signs with it read at its start. When the root has revoked such a key, the process ends, and ``serve`` starts another.
+What a process signs with it read at its start. When the root has revoked such a key, or one that signed the revocation pages before its
+own, the process ends, and ``serve`` starts another.
 """
 
 import os
@@ -16,7 +17,7 @@ import structlog
 
 from locker.keys import KeysRefused, LockerKeys, load_keys, load_root
 from node.contract.problems import NotFound
-from node.contract.signing import KeySet
+from node.contract.signing import REVOCATION, KeySet
 from node.contract.times import SECOND
 
 log = structlog.get_logger("locker.keys")
@@ -76,13 +77,15 @@ class KeyPublication:
 
 
 def end_when_revoked(folder: Path, keys: LockerKeys, seconds: float = EVERY / SECOND) -> None:
-    """Have this process stop as on SIGTERM as soon as the root has revoked a key that it signs with."""
+    """Have this process stop as on SIGTERM as soon as the root has revoked a key that what it signs rests on."""
     threading.Thread(target=_watch, args=(folder, keys, seconds), name="revoked-keys", daemon=True).start()
 
 
 def _watch(folder: Path, keys: LockerKeys, seconds: float) -> None:
-    in_use = {key.kid for key in keys.signing.values()}
-    while not in_use & _revoked(folder):
+    of_pages_before = {key.kid for key, _ in keys.retired if key.typ == REVOCATION}
+    # What was revoked before its start this process knows; at one that is revoked now, a list of pages begins anew.
+    held = {key.kid for key in keys.signing.values()} | of_pages_before - keys.revoked
+    while not held & _revoked(folder):
         time.sleep(seconds)
     log.error("a key of this process was revoked, so it ends")
     os.kill(os.getpid(), signal.SIGTERM)

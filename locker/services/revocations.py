@@ -1,7 +1,8 @@
 """Publishing revocation pages: each signed, numbered by a head row, and linked to the one before.
 
-When the root has revoked the key of the newest page, the next pages say all that still matters once more under the new key, and name the
-first of them as their horizon: readers begin there, because pages under the revoked key count no more.
+When the root has revoked the key of a page that readers may still begin with or come by, the next pages say all that still matters once
+more under the key in use, and name the first of them as their horizon: readers begin there, because pages under the revoked key count
+no more.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -36,6 +37,7 @@ class Revocations:
         self._key = key
         self._freshness = freshness * SECOND
         self._revoked = frozenset(revoked)
+        self._sound_until = 0
 
     def publish(self, session: Session, entries: Sequence[RevocationEntry], now_us: int) -> int:
         """Add a page in the caller's transaction, or several to begin anew, and return the last one's number.
@@ -46,7 +48,7 @@ class Revocations:
         sequence = advance(session, "revocations")
         before = session.get(RevocationPageRow, sequence - 1) if sequence > 1 else None
         issued_us = max(now_us, before.issued_us if before else 0)
-        if before is not None and self._is_void(before):
+        if before is not None and self._is_broken(session, before):
             return self._begin_anew(session, before, sequence, issued_us, entries)
         alive = select(func.min(RevocationPageRow.sequence)).where(
             RevocationPageRow.issued_us >= issued_us - HORIZON_AGE
@@ -90,24 +92,34 @@ class Revocations:
         return row
 
     def keep_fresh(self, now_us: int) -> bool:
-        """Publish a page when half of the newest one's time is over or its key was revoked; tells whether it did."""
-        newest = self.newest()
-        fresh = newest is not None and now_us < newest.issued_us + self._freshness // 2
-        if newest is not None and fresh and not self._is_void(newest):
-            return False
+        """Publish a page when half of the newest one's time is over or the list is to begin anew; tells whether it did."""
+        with self._database.read() as session:
+            newest = _newest(session)
+            fresh = newest is not None and now_us < newest.issued_us + self._freshness // 2
+            if newest is not None and fresh and not self._is_broken(session, newest):
+                return False
         with self._database.write() as session:
             self.publish(session, (), now_us)
         return True
 
-    def _is_void(self, row: RevocationPageRow) -> bool:
-        return bool(self._revoked) and read_header(row.token, max_size=MAX_REVOCATION_PAGE).get("kid") in self._revoked
+    def _is_broken(self, session: Session, newest: RevocationPageRow) -> bool:
+        """Tell whether a revoked key signed a page from the newest one's horizon on; what was found sound is not read again."""
+        if not self._revoked:
+            return False
+        first = min(max(_page(newest).horizon, self._sound_until + 1), newest.sequence)
+        tokens = select(RevocationPageRow.token).where(RevocationPageRow.sequence.between(first, newest.sequence))
+        void = sum(map(self._is_void, session.scalars(tokens.execution_options(yield_per=100))))
+        if not void:
+            self._sound_until = newest.sequence
+        return void > 0
+
+    def _is_void(self, token: str) -> bool:
+        return read_header(token, max_size=MAX_REVOCATION_PAGE).get("kid") in self._revoked
 
     def newest(self) -> RevocationPageRow | None:
         """Return the newest page, None before the first."""
         with self._database.read() as session:
-            return session.scalars(
-                select(RevocationPageRow).order_by(RevocationPageRow.sequence.desc()).limit(1)
-            ).first()
+            return _newest(session)
 
     def latest(self) -> str:
         """Return the newest page as signed; raises NotFound before the first."""
@@ -123,6 +135,10 @@ class Revocations:
         if row is None:
             raise NotFound("there is no revocation page with this number")
         return row.token
+
+
+def _newest(session: Session) -> RevocationPageRow | None:
+    return session.scalars(select(RevocationPageRow).order_by(RevocationPageRow.sequence.desc()).limit(1)).first()
 
 
 def _page(row: RevocationPageRow) -> RevocationPage:

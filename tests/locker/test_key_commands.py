@@ -115,6 +115,32 @@ def test_pages_begin_anew_under_a_new_key_with_all_that_still_matters(folder: Pa
     locker.close()
 
 
+def test_pages_begin_anew_when_the_key_of_earlier_ones_is_revoked_after_its_time(folder: Path, tmp_path: Path) -> None:
+    """Whoever changes a stolen key first and revokes it later leaves no page that a reader must take and cannot check."""
+    locker = build_locker(load_settings(folder))
+    stolen, now = locker.keys.signing[REVOCATION].kid, now_us()
+    with locker.database.write() as session:
+        locker.services.revocations.publish(session, [RevocationEntry("a", 5)], now)
+    locker.close()
+    run("keys", "rotate", "revocation", "--now", "--folder", str(folder))
+    locker = build_locker(load_settings(folder))
+    with locker.database.write() as session:
+        locker.services.revocations.publish(session, [RevocationEntry("b", 6)], now)
+    locker.close()
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    run("root", "revoke", stolen, "--root", str(tmp_path / "r.pem"), "--reason", "compromised", "--folder", str(folder))
+    locker = build_locker(load_settings(folder))
+    revocations = locker.services.revocations
+    assert revocations.keep_fresh(now), "at once, though the newest page is fresh and under a good key"
+    assert not revocations.keep_fresh(now)
+    with locker.database.write() as session:
+        revocations.publish(session, [RevocationEntry("c", 7)], now)
+    newest = verify_page(revocations.latest(), locker.keys.public)
+    pages = [verify_page(revocations.page(n), locker.keys.public) for n in range(newest.horizon, newest.sequence + 1)]
+    assert [[entry.consent_id for entry in page.entries] for page in pages] == [["a", "b"], ["c"]]
+    locker.close()
+
+
 def test_a_new_beginning_takes_as_many_pages_as_it_needs(folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("locker.services.revocations.MAX_ENTRIES", 2)
     locker = build_locker(load_settings(folder))

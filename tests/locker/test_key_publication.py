@@ -1,5 +1,6 @@
 """What is public of the keys follows the files, and a process that holds a revoked key ends."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from locker.roots import create_root, open_root, publish, revoke
 from locker.rotation import rotate
 from node.contract.key_revocation import KeyRevocationList, RevokedKey, issue_key_list
 from node.contract.problems import NotFound
-from node.contract.signing import LOG_GRANT, TICKET
+from node.contract.signing import LOG_GRANT, REVOCATION, TICKET
 from node.contract.times import HOUR, MINUTE, now_us
 
 ISS = "https://locker.example"
@@ -110,23 +111,47 @@ HOLDER = textwrap.dedent(
 )
 
 
-def test_a_process_that_signs_with_a_revoked_key_ends(folder, tmp_path):
-    create_root(folder, tmp_path / "root.pem", None, iss=ISS, now_us=now_us())
-    root = open_root(tmp_path / "root.pem", None)
+@contextlib.contextmanager
+def holding(folder):
+    """A process that has read the keys and watches over them."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout.readline() == "up\n"
-            other = rotate(folder, "ticket", now_us()).kid  # published, and not this process's to sign with
-            revoke(folder, root, [other], "lost", iss=ISS, now_us=now_us())
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.5)
-            held = load_keys(folder).signing[LOG_GRANT].kid
-            revoke(folder, root, [held], "compromised", iss=ISS, now_us=now_us())
-            assert process.wait(10) == -signal.SIGTERM
+            yield process
         finally:
             process.kill()
+
+
+def test_a_process_that_signs_with_a_revoked_key_ends(folder, tmp_path):
+    create_root(folder, tmp_path / "root.pem", None, iss=ISS, now_us=now_us())
+    root = open_root(tmp_path / "root.pem", None)
+    with holding(folder) as process:
+        other = rotate(folder, "ticket", now_us()).kid  # published, and not this process's to sign with
+        revoke(folder, root, [other], "lost", iss=ISS, now_us=now_us())
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        held = load_keys(folder).signing[LOG_GRANT].kid
+        revoke(folder, root, [held], "compromised", iss=ISS, now_us=now_us())
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_a_process_ends_when_the_key_of_pages_before_its_own_is_revoked(folder, tmp_path):
+    """Its pages would go on from some that nobody can check any more; the next process begins the list anew, and stays."""
+    create_root(folder, tmp_path / "root.pem", None, iss=ISS, now_us=now_us())
+    root = open_root(tmp_path / "root.pem", None)
+    before = load_keys(folder).signing
+    for purpose in ("revocation", "ticket"):
+        rotate(folder, purpose, now_us(), at_once=True)
+    with holding(folder) as process:
+        revoke(folder, root, [before[TICKET].kid], "compromised", iss=ISS, now_us=now_us())
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        revoke(folder, root, [before[REVOCATION].kid], "compromised", iss=ISS, now_us=now_us())
+        assert process.wait(10) == -signal.SIGTERM
+    with holding(folder) as process, pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
 
 
 def test_the_moments_of_changes_hold_no_secret(folder):
