@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from locker.db.migration import require_current
@@ -92,15 +93,22 @@ class _Planes:
             await self._control(scope, receive, send)
 
     async def start(self) -> None:
-        """Check the schema, start the ticket thread, and have Connexion built now and not at the first request."""
+        """Look at the database, start the ticket thread, and have Connexion built now and not at the first request."""
         settings = self._locker.settings
-        await asyncio.to_thread(require_current, self._locker.database)
-        await asyncio.to_thread(self._locker.database.require_durable)
+        await asyncio.to_thread(self._look_at_database)
         self._client = AsyncOutboundClient(allow_private=private_networks(settings), limits=outbound_limits(settings))
         self._gateway = GatewayApp(self._office, self._client, send_timeout=settings.send_timeout_seconds)
         self._office.start()
         self._counting = asyncio.create_task(self._count_floods())
         await _require_answers(self)
+
+    def _look_at_database(self) -> None:
+        """Raise for a database that is not as it should be; one that is away for now is no reason to end."""
+        try:
+            require_current(self._locker.database)
+            self._locker.database.require_durable()
+        except OperationalError:
+            log.warning("the database does not answer; requests are refused until it does")
 
     async def stop(self) -> None:
         """Answer what waits, write what was counted, then close."""

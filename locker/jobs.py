@@ -2,11 +2,12 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 
 from locker.config import load_settings
 from locker.key_publication import end_when_revoked
@@ -46,7 +47,7 @@ def probe(locker: Locker) -> None:
         locker.services.directory.note_health(node_id, alive, locker.clock())
 
 
-def schedule(locker: Locker, scheduler: BlockingScheduler) -> None:
+def schedule(locker: Locker, scheduler: BackgroundScheduler) -> None:
     """Add every job; a run that is late is made once, never twice at a time."""
     freshness = locker.settings.revocation_freshness_seconds
     for task, seconds in ((republish, max(1, freshness // 10)), (purge, PURGE_SECONDS), (probe, PROBE_SECONDS)):
@@ -71,18 +72,21 @@ def _run(task: Callable[[Locker], None], locker: Locker) -> None:
 
 
 def main() -> None:
-    """Run the jobs until SIGTERM."""
+    """Run the jobs until SIGTERM or SIGINT."""
     end_with_parent()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)
     end_when_revoked(settings.keys_path, locker.keys)
-    scheduler = BlockingScheduler()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    schedule(locker, scheduler)
+    scheduler = BackgroundScheduler(timezone="UTC")
     try:
+        schedule(locker, scheduler)
         scheduler.start()
-    except (KeyboardInterrupt, SystemExit):
+        stop.wait()
+        scheduler.shutdown()
         log.info("jobs stopped")
     finally:
         locker.close()

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 
 from bench.postgresql import PostgreSQLServer
@@ -170,6 +171,34 @@ class SlowClient:
 def postmaster(server: PostgreSQLServer) -> int:
     """Return the process id of a PostgreSQL server."""
     return int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
+
+
+@contextmanager
+def away(server: PostgreSQLServer) -> Iterator[None]:
+    """Have no database: PostgreSQL is killed as a whole, and started again afterwards."""
+    main = psutil.Process(postmaster(server))
+    everything = [main, *main.children()]
+    for process in everything:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(everything, 10)
+    yield
+
+    def started() -> bool:
+        with suppress(subprocess.CalledProcessError):
+            server.start()
+            return True
+        return False
+
+    wait_for(started, 30)
+
+
+def status_of(url: str) -> int:
+    """Return the status of an answer, 0 when there is none."""
+    try:
+        return httpx.get(url, timeout=10).status_code
+    except httpx.HTTPError:
+        return 0
 
 
 def with_children(pid: int) -> list[int]:

@@ -2,16 +2,14 @@
 
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from sqlalchemy import func, select
@@ -22,7 +20,7 @@ from node.db.models import AccessUnsequenced, OpenRead, ServingProcess
 from node.services.audit import Outcome
 from tests.delivery.conftest import ServedNode
 from tests.durability.log_checks import placed_events, require_whole_log
-from tests.durability.processes import NodeProcess, postmaster, read, wait_for
+from tests.durability.processes import NodeProcess, away, postmaster, read, status_of, wait_for
 
 SMALL = (300, 5_000, 20_000, 200_000)
 LARGE = (1_000_000, 2_500_000, 5_000_000)
@@ -105,34 +103,6 @@ def kill_the_server(server: PostgreSQLServer) -> None:
         pass
 
 
-@contextmanager
-def away(server: PostgreSQLServer) -> Iterator[None]:
-    """Have no database: PostgreSQL is killed as a whole, and started again afterwards."""
-    main = psutil.Process(postmaster(server))
-    everything = [main, *main.children()]
-    for process in everything:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(everything, 10)
-    yield
-
-    def started() -> bool:
-        with suppress(subprocess.CalledProcessError):
-            server.start()
-            return True
-        return False
-
-    wait_for(started, 30)
-
-
-def status_of(node: NodeProcess, path: str) -> int:
-    """Return the status of an answer, 0 when there is none."""
-    try:
-        return httpx.get(f"{node.url}{path}", timeout=10).status_code
-    except httpx.HTTPError:
-        return 0
-
-
 def settle(served: ServedNode, timeout: float = 60.0) -> None:
     """Wait until the job process has placed every event and closed every read."""
 
@@ -182,8 +152,8 @@ def test_processes_that_start_while_the_database_is_away_refuse_until_it_is_back
     with away(crash_server):
         for kind in ("jobs", "web"):
             kill_child(node, kind)
-        wait_for(lambda: status_of(node, "/healthz") == 200)
-        assert status_of(node, "/readyz") == 503
+        wait_for(lambda: status_of(f"{node.url}/healthz") == 200)
+        assert status_of(f"{node.url}/readyz") == 503
         assert read(node.url, uri, ticket, "refused").status == 503
     answer = wait_for(lambda: (answer := read(node.url, uri, ticket, "after")).status == 200 and answer)
     assert answer.body == content

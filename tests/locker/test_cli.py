@@ -1,12 +1,6 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from locker.config import load_settings
@@ -179,45 +173,3 @@ def test_tokens_are_made_and_ended(folder: Path) -> None:
     with pytest.raises(Exception, match="not accepted"):
         tokens.authenticate(f"Bearer {made['token']}", now_us() + DAY)
     locker.close()
-
-
-def test_serve_runs_web_and_jobs_and_stops_in_order(folder: Path) -> None:
-    settings = folder / "locker.toml"
-    settings.write_text(settings.read_text() + "revocation_freshness_seconds = 10\n")
-    command = [sys.executable, "-c", "from locker.cli import main; main()", "serve", "--folder", str(folder), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}) as process:
-        url = json.loads(process.stdout.readline())["urls"][0]
-        try:
-            first = wait_for(url, lambda answer: answer.status_code == 200)
-            assert first.json()["checks"]
-            before = page_number(url)
-            deadline = time.monotonic() + 15
-            while page_number(url) == before and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert page_number(url) > before, "the job process publishes the next page in good time"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0
-    lines = [json.loads(line) for line in errors.decode().splitlines()]
-    assert {line["status"] for line in lines if line["event"] == "child ended"} == {0}, lines
-
-
-def wait_for(url: str, good) -> httpx.Response:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            answer = httpx.get(f"{url}/readyz")
-            if good(answer):
-                return answer
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("the locker did not become ready")
-
-
-def page_number(url: str) -> int:
-    import base64
-
-    payload = httpx.get(f"{url}/v1/revocations/latest").text.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["seq"]
