@@ -1,7 +1,9 @@
 import threading
 
 import pytest
+from sqlalchemy import event, text
 
+from locker.db.models import Base
 from locker.services import suspensions
 from locker.services.tickets import Granted
 from node.contract.problems import InvalidCredential, ProblemError
@@ -73,6 +75,43 @@ def test_many_tickets_are_all_found(given, monkeypatch) -> None:
         ticket(given, consent, INCOME)
     assert given.services.suspensions.node("node-ap") == 7
     assert set(voided(given)) == {consent.consent_id for consent in consents}
+
+
+def test_no_statement_grows_with_the_tickets_that_are_out(given, monkeypatch) -> None:
+    """Databases take a bounded number of parameters; PostgreSQL 65535, which is a minute of a busy issuer."""
+    monkeypatch.setattr(suspensions, "_PAGE", 3)
+    consents = [given.consent(given.asha, INCOME) for _ in range(12)]
+    for consent in consents:
+        ticket(given, consent, INCOME)
+    longest = [0]
+
+    def count(connection, cursor, statement, parameters, context, executemany) -> None:
+        longest[0] = max(longest[0], len(parameters))
+
+    event.listen(given.database.engine, "before_cursor_execute", count)
+    assert given.services.suspensions.issuer(ISSUER) == len(voided(given)) == 12
+    assert 3 <= longest[0] < 12
+
+
+def copy_rows(session, table: str, many: int, **changed: str) -> None:
+    """Make many rows out of each that a table has, with these columns changed, as SQL of ``g``, which counts."""
+    values = ", ".join(changed.get(column.name, column.name) for column in Base.metadata.tables[table].columns)
+    session.execute(text(f"INSERT INTO {table} SELECT {values} FROM {table}, generate_series(1, {many}) g"))
+
+
+@pytest.mark.parametrize("locker_database_url", ["postgresql"], indirect=True)
+def test_an_issuer_with_very_many_documents_is_stopped_at_once(given) -> None:
+    """Tickets wait for a suspension, so it must not take longer the more documents an issuer has."""
+    ticket(given, given.consent(given.asha, INCOME), INCOME)
+    with given.database.write() as session:
+        copy_rows(session, "link", 30_000, uri_key="uri_key || g")
+        copy_rows(session, "ticket_record", 1000, position="position + g", jti="'jti' || g", uri="'in.other-DOC-' || g")
+        session.execute(text("ANALYZE"))
+    with given.database.write() as session:
+        # As with the default memory and a hundred times the documents.
+        session.execute(text("SET work_mem = '64kB'"))
+        session.execute(text("SET statement_timeout = '1s'"))
+    assert given.services.suspensions.issuer(ISSUER) == 1
 
 
 @pytest.mark.parametrize("what", ["issuer", "requester"])
