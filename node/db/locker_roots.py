@@ -35,9 +35,9 @@ def note_root(connection: Connection, iss: str, offered: str | None) -> None:
     _change(connection, iss, true(), root_offered=offered)
 
 
-def refuse_key_list(connection: Connection, iss: str, reason: str) -> None:
-    """Note why a list was not taken; what is known stays."""
-    _change(connection, iss, true(), key_list_refused=reason[:32])
+def refuse_key_list(connection: Connection, iss: str, reason: str | None) -> None:
+    """Note why a list was not taken, None when there is no reason any more; what is known stays."""
+    _change(connection, iss, true(), key_list_refused=reason and reason[:32])
 
 
 def take_key_list(

@@ -267,8 +267,8 @@ class LockerRecords:
         with self._database.writing() as connection:
             return locker_roots.take_key_list(connection, iss, before, sequence=sequence, digest=digest, kids=kids)
 
-    def refuse_key_list(self, iss: str, reason: str) -> None:
-        """Note why a list was not taken."""
+    def refuse_key_list(self, iss: str, reason: str | None) -> None:
+        """Note why a list was not taken, None when the locker publishes again the one that is known."""
         with self._database.writing() as connection:
             locker_roots.refuse_key_list(connection, iss, reason)
 

@@ -72,8 +72,8 @@ class RootRecords(Protocol):
     def take_key_list(self, iss: str, before: LockerRoot, *, sequence: int, digest: str, kids: Collection[str]) -> bool:
         """Note the keys that a newer list names; False when another process was faster."""
 
-    def refuse_key_list(self, iss: str, reason: str) -> None:
-        """Note why a list was not taken."""
+    def refuse_key_list(self, iss: str, reason: str | None) -> None:
+        """Note why a list was not taken, None when the locker publishes again the one that is known."""
 
 
 class LockerRoots:
@@ -108,6 +108,8 @@ class LockerRoots:
             listed = verify_key_list(token, read_root(json.loads(root.pinned)), iss)
             digest = key_list_digest(token)
             if not listed.is_after(root.list_sequence, root.list_digest, digest):
+                if root.list_refused is not None:
+                    self._records.refuse_key_list(iss, None)
                 return KeyListReport()
         except UnicodeDecodeError:
             return self._refuse(iss, "malformed")

@@ -120,7 +120,7 @@ def test_lists_are_taken_once_and_only_grow(joined, locker):
 def test_a_list_that_is_not_the_next_one_of_the_root_is_refused(joined, locker, kind):
     locker.revoke_keys(3, "a")
     joined.roots.follow(locker.iss)
-    reason = kind
+    known, reason = locker.key_list, kind
     if kind == "rollback":
         locker.revoke_keys(2, "a", "b")
     elif kind == "fork":
@@ -146,6 +146,11 @@ def test_a_list_that_is_not_the_next_one_of_the_root_is_refused(joined, locker, 
     root = joined.lockers.root(locker.iss)
     assert (root.list_sequence, root.revoked, root.list_refused) == (3, {"a"}, reason)
     assert found(joined, locker)[-1][0] is False
+    locker.key_list = known
+    assert joined.roots.follow(locker.iss) == KeyListReport()
+    assert joined.lockers.root(locker.iss).list_refused is None, "the locker publishes again what is known"
+    locker.key_list = None
+    joined.roots.follow(locker.iss)
     locker.revoke_keys(4, "a")
     joined.roots.follow(locker.iss)
     assert joined.lockers.root(locker.iss).list_refused is None
