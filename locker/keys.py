@@ -172,6 +172,12 @@ def create_keys(folder: Path) -> LockerKeys:
 
 def load_keys(folder: Path) -> LockerKeys:
     """Read all keys; raises KeysRefused naming the file that cannot be used, or a key in use that the root has revoked."""
+    for purpose in (*SIGNING, OPENING):
+        if not key_file(folder, purpose).exists():
+            file = key_file(folder, purpose)
+            raise KeysRefused(
+                f"{file} is not there: put it back from a copy, or make another key: locker keys rotate {purpose} --now"
+            )
     signing = {typ: read_signing(folder, purpose) for purpose, typ in SIGNING.items()}
     if len({key.kid for key in signing.values()}) != len(signing):
         raise KeysRefused(f"{folder}: two purposes share one key; make each its own")

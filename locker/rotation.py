@@ -3,7 +3,7 @@
 Each step can be cut short anywhere: what counts is which file has which name, renamed in one step, and every step may be repeated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,8 @@ IN_USE = "in use"
 OLD = "old, still published"
 ENDED = "ended"
 REVOKED = "revoked"
+LOST = "lost"
+"""Its file is not there; the identifier is ``unknown`` unless it was noted at a change."""
 
 _REFERENCE_STAYS = (
     "holder-reference cannot be changed: documents that wait for people who have not joined are known here by its hashes alone, "
@@ -80,12 +82,15 @@ def list_keys(folder: Path, now_us: int) -> list[ListedKey]:
     revoked = root.revoked if root else frozenset()
     found: dict[str, ListedKey] = {}
     for purpose in PURPOSES:
-        kid = _read(folder, purpose).kid
-        row = moments.get(kid)
-        state = REVOKED if kid in revoked else IN_USE
-        found[kid] = ListedKey(
-            purpose, kid, state, row.in_use_us if row and row.in_use_us else _made_us(folder, purpose)
-        )
+        if key_file(folder, purpose).exists():
+            kid = _read(folder, purpose).kid
+            row = moments.get(kid)
+            state = REVOKED if kid in revoked else IN_USE
+            since_us = row.in_use_us if row and row.in_use_us else _made_us(folder, purpose)
+            found[kid] = ListedKey(purpose, kid, state, since_us)
+        else:
+            row = _lost(moments, purpose)
+            found[purpose] = ListedKey(purpose, row.kid if row else "unknown", LOST, None)
         if next_file(folder, purpose).exists():
             kid = _read(folder, purpose, ".next").kid
             row = moments.get(kid)
@@ -132,7 +137,7 @@ def drop(folder: Path, kid: str, now_us: int, *, early: bool = False) -> ListedK
         listed = next((row for row in list_keys(folder, now_us) if row.kid == kid), None)
         if listed is None:
             raise CannotRotate("there is no such key here; locker keys list names them")
-        if _is_in_use(folder, listed):
+        if listed.state == LOST or _is_in_use(folder, listed):
             raise CannotRotate(f"this key is in use: locker keys rotate {listed.purpose}")
         if listed.state == OLD and not early:
             _require_ended(listed, now_us)
@@ -175,12 +180,16 @@ def _publish(folder: Path, purpose: str, now_us: int) -> Rotated | None:
 
 def _put_to_use(folder: Path, purpose: str, now_us: int) -> Rotated:
     """Rename the key to come to the one in use, which is the step that counts; before it the old one is kept where it goes on."""
-    before, kid = _read(folder, purpose), _read(folder, purpose, ".next").kid
+    kid = _read(folder, purpose, ".next").kid
+    before = _read(folder, purpose) if key_file(folder, purpose).exists() else None
     earlier = load_moments(folder)
-    known = earlier.get(before.kid) or KeyMoments(before.kid, purpose, in_use_us=_made_us(folder, purpose))
     coming = earlier.get(kid) or KeyMoments(kid, purpose)
     moments = {row.kid: row for row in earlier.values() if not _is_over(row, purpose, now_us)}
-    moments[before.kid] = replace(known, jwk=_jwk(folder, purpose), retired_us=now_us)
+    if before is not None:
+        known = earlier.get(before.kid) or KeyMoments(before.kid, purpose, in_use_us=_made_us(folder, purpose))
+        moments[before.kid] = replace(known, jwk=_jwk(folder, purpose), retired_us=now_us)
+    elif (lost := _lost(earlier, purpose)) is not None:
+        moments[lost.kid] = replace(lost, retired_us=now_us)
     moments[kid] = replace(coming, jwk=_jwk(folder, purpose, ".next"), in_use_us=now_us, retired_us=None)
     if isinstance(before, OpeningKey):
         (folder / OLD_OPENING).mkdir(mode=0o700, exist_ok=True)
@@ -215,7 +224,14 @@ def _is_over(row: KeyMoments, purpose: str, now_us: int) -> bool:
 
 
 def _is_in_use(folder: Path, listed: ListedKey) -> bool:
-    return _read(folder, listed.purpose).kid == listed.kid
+    path = key_file(folder, listed.purpose)
+    return path.exists() and _read(folder, listed.purpose).kid == listed.kid
+
+
+def _lost(moments: Mapping[str, KeyMoments], purpose: str) -> KeyMoments | None:
+    """Return what is noted of a key in use whose file is not there."""
+    in_use = (row for row in moments.values() if row.purpose == purpose and row.in_use_us and not row.retired_us)
+    return next(in_use, None)
 
 
 def _read(folder: Path, purpose: str, suffix: str = "") -> SigningKey | OpeningKey:

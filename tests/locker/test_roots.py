@@ -132,6 +132,14 @@ def test_only_keys_of_this_locker_are_revoked_by_its_own_root(folder, file, tmp_
         publish(tmp_path / "other", "x", iss=ISS, now_us=NOW)
 
 
+def test_a_key_whose_file_was_lost_is_revoked(folder, file):
+    lost = load_keys(folder).signing[TICKET].kid
+    (folder / "ticket.pem").unlink()
+    assert stop(folder, file, lost, unknown=True).listed.kids == {lost}
+    rotate(folder, "ticket", NOW, at_once=True)
+    assert load_keys(folder).revoked == {lost}
+
+
 def test_a_list_that_was_signed_elsewhere_is_published_and_ends_what_was_left_undone(folder, file):
     root, stolen = open_root(file, None), load_keys(folder).signing[TICKET].kid
 

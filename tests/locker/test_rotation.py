@@ -133,13 +133,35 @@ def test_old_keys_may_be_dropped_once_nothing_needs_them(folder):
 def test_a_begun_change_can_be_given_up(folder):
     step = rotate(folder, "pull", NOW)
     drop(folder, step.kid, NOW + MINUTE)
-    assert step.kid not in load_keys(folder).published(NOW).jwks()
+    assert load_keys(folder).published(NOW).get(step.kid) is None
     assert rotate(folder, "pull", NOW + 2 * MINUTE).kid != step.kid
 
 
 def test_the_reference_key_stays_and_says_why(folder):
     with pytest.raises(CannotRotate, match="never be found again"):
         rotate(folder, "holder-reference", NOW)
+
+
+@pytest.mark.parametrize("purpose", rotation.PURPOSES)
+@pytest.mark.parametrize("known", [False, True])
+def test_another_key_takes_the_place_of_one_whose_file_was_lost(folder, purpose, known):
+    if known:
+        rotate(folder, purpose, NOW, at_once=True)
+    keys = load_keys(folder)
+    lost = (keys.signing[SIGNING[purpose]] if purpose in SIGNING else keys.opening).kid
+    (folder / f"{purpose}.pem").unlink()
+    with pytest.raises(KeysRefused, match=f"{purpose}.pem is not there.*locker keys rotate {purpose} --now"):
+        load_keys(folder)
+    shown = {kid for kid, state in states(folder, purpose, NOW).items() if state == "lost"}
+    assert shown == {lost if known else "unknown"}
+    with pytest.raises(CannotRotate):
+        drop(folder, *shown, NOW, early=True)
+    made = rotate(folder, purpose, NOW + MINUTE, at_once=True)
+    keys = load_keys(folder)
+    assert (keys.signing[SIGNING[purpose]] if purpose in SIGNING else keys.opening).kid == made.kid
+    assert states(folder, purpose, NOW + MINUTE)[made.kid] == "in use"
+    # What is known of a lost key's public half goes on: what it signed is still about.
+    assert (keys.published(NOW + MINUTE).get(lost) is not None) == (known and purpose in SIGNING)
 
 
 class Killed(BaseException):
