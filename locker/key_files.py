@@ -8,15 +8,23 @@ from pathlib import Path
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Create or replace a file; after a crash there is the old one or the new one."""
+    """Create or replace a file; after a crash there is the old one or the new one. What root writes is the folder's owner's."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        _give_to_owner(file.fileno(), path.parent)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     replace_file(draft, path)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder in another if it is not there, durably and as private as a file."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    _give_to_owner(path, path.parent)
+    sync_folder(path.parent)
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -49,3 +57,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner(target: Path | int, folder: Path) -> None:
+    """Have what a command under sudo makes readable for the service, which owns the folder."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        if isinstance(target, int):
+            os.fchown(target, owner.st_uid, owner.st_gid)
+        else:
+            os.lchown(target, owner.st_uid, owner.st_gid)  # no link leads root elsewhere

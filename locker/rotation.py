@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from locker.key_files import locked, remove_file, replace_file, sync_folder, write_private
+from locker.key_files import locked, private_folder, remove_file, replace_file, write_private
 from locker.keys import (
     OLD_OPENING,
     OPENING,
@@ -192,8 +192,7 @@ def _put_to_use(folder: Path, purpose: str, now_us: int) -> Rotated:
         moments[lost.kid] = replace(lost, retired_us=now_us)
     moments[kid] = replace(coming, jwk=_jwk(folder, purpose, ".next"), in_use_us=now_us, retired_us=None)
     if isinstance(before, OpeningKey):
-        (folder / OLD_OPENING).mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder)
+        private_folder(folder / OLD_OPENING)
         write_private(folder / OLD_OPENING / f"{before.kid}.pem", before.pem())
     save_moments(folder, moments)
     replace_file(next_file(folder, purpose), key_file(folder, purpose))
