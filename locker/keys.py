@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from locker.key_files import sync_folder, write_private
+from locker.key_files import locked, write_private
 from node.contract.holders import Holder
 from node.contract.key_revocation import MAX_KEY_LIST, KeyRevocationList, read_root
 from node.contract.problems import ProblemError
@@ -162,11 +162,11 @@ def has_ended(typ: str, retired_us: int, now_us: int) -> bool:
 def create_keys(folder: Path) -> LockerKeys:
     """Make every key that is missing and return all of them; existing files stay as they are."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for purpose, typ in SIGNING.items():
-        _write_once(key_file(folder, purpose), partial(new_key, typ))
-    _write_once(key_file(folder, OPENING), partial(new_key, None))
-    _write_once(folder / f"{REFERENCE}.json", _new_reference)
-    sync_folder(folder)
+    with locked(folder):
+        for purpose, typ in SIGNING.items():
+            _write_once(key_file(folder, purpose), partial(new_key, typ))
+        _write_once(key_file(folder, OPENING), partial(new_key, None))
+        _write_once(folder / f"{REFERENCE}.json", _new_reference)
     return load_keys(folder)
 
 
