@@ -36,6 +36,8 @@ OPENING_KEPT = 30 * DAY
 """Values that a node sealed to an old key may wait this long to be pushed."""
 LONGEST_BEHIND = 25 * HOUR
 """A node reads pages that are at most so old, unless it was away."""
+MOST_PUBLISHED = 90
+"""A node reads a JWKS of at most 100 keys; the rest is for keys that cannot wait."""
 PURPOSES = (*SIGNING, OPENING)
 
 PUBLISHED_NEXT = "published next"
@@ -113,6 +115,8 @@ def rotate(folder: Path, purpose: str, now_us: int, *, at_once: bool = False) ->
     if purpose == REFERENCE:
         raise CannotRotate(_REFERENCE_STAYS)
     with locked(folder):
+        if not at_once and not next_file(folder, purpose).exists():
+            _require_room(folder, now_us)
         published = _publish(folder, purpose, now_us)
         if at_once:
             return _put_to_use(folder, purpose, now_us)
@@ -197,6 +201,15 @@ def _put_to_use(folder: Path, purpose: str, now_us: int) -> Rotated:
     save_moments(folder, moments)
     replace_file(next_file(folder, purpose), key_file(folder, purpose))
     return Rotated(purpose, kid, IN_USE, now_us)
+
+
+def _require_room(folder: Path, now_us: int) -> None:
+    counted = [row for row in list_keys(folder, now_us) if row.purpose != OPENING]
+    published = sum(row.state in (IN_USE, PUBLISHED_NEXT, OLD) for row in counted)
+    if published >= MOST_PUBLISHED:
+        raise CannotRotate(
+            f"{published} keys are published, and nodes read no list of more than 100: give up old ones first with locker keys drop KID"
+        )
 
 
 def _require_ended(listed: ListedKey, now_us: int) -> None:

@@ -7,10 +7,10 @@ import stat
 import pytest
 
 from locker import rotation
-from locker.keys import KeysRefused, create_keys, load_keys, load_moments
+from locker.keys import KeyMoments, KeysRefused, create_keys, load_keys, load_moments, save_moments
 from locker.rotation import CannotRotate, drop, list_keys, rotate
 from node.contract.sealing import CannotOpen
-from node.contract.signing import CONSENT, LOG_GRANT, PULL, REVOCATION, TICKET
+from node.contract.signing import CONSENT, LOG_GRANT, PULL, REVOCATION, TICKET, KeySet, SigningKey
 from node.contract.times import DAY, HOUR, MINUTE, now_us
 
 NOW = now_us()
@@ -162,6 +162,21 @@ def test_another_key_takes_the_place_of_one_whose_file_was_lost(folder, purpose,
     assert states(folder, purpose, NOW + MINUTE)[made.kid] == "in use"
     # What is known of a lost key's public half goes on: what it signed is still about.
     assert (keys.published(NOW + MINUTE).get(lost) is not None) == (known and purpose in SIGNING)
+
+
+def test_no_more_keys_are_published_than_a_node_reads(folder):
+    """Nodes refuse a JWKS of more than 100 keys as a whole, and would learn of no new ticket key any more."""
+    old = [SigningKey.generate(CONSENT).public for _ in range(84)]
+    save_moments(folder, {key.kid: KeyMoments(key.kid, "consent", key.jwk(), 1, 1, 2) for key in old})
+    rotate(folder, "ticket", NOW)
+    with pytest.raises(CannotRotate, match="90 keys are published"):
+        rotate(folder, "pull", NOW)
+    assert rotate(folder, "ticket", NOW + 5 * MINUTE).state == "in use", "what was begun is ended"
+    assert rotate(folder, "pull", NOW, at_once=True).state == "in use", "a theft does not wait"
+    assert len(KeySet.from_jwks(load_keys(folder).published(NOW).jwks())) == 91
+    drop(folder, old[0].kid, NOW, early=True)
+    drop(folder, old[1].kid, NOW, early=True)
+    rotate(folder, "pull", NOW)
 
 
 class Killed(BaseException):
