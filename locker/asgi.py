@@ -11,7 +11,10 @@ from locker.key_publication import end_when_revoked
 from locker.logs import configure_logging
 from locker.wiring import build_locker
 from node.web.processes import child_sockets, end_with_parent
-from node.web.server import ServerSettings, run_asgi
+from node.web.server import ServerSettings, build_server
+
+REVOKED_DRAIN_SECONDS = 1.0
+"""A stranger's request that never ends must not hold back the list of revoked keys, which the next process publishes."""
 
 
 def create_app(folder: Path) -> ASGIApp:
@@ -25,13 +28,18 @@ def main() -> None:
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)
-    end_when_revoked(settings.keys_path, locker.keys)
-    server = ServerSettings(
+    server_settings = ServerSettings(
         certificate=settings.path(settings.tls_certificate) if settings.tls_certificate else None,
         private_key=settings.path(settings.tls_key) if settings.tls_key else None,
     )
     try:
-        run_asgi(build_app(locker), child_sockets(), server)
+        server = build_server(build_app(locker), server_settings)
+
+        def hurry() -> None:
+            server.drain_seconds = REVOKED_DRAIN_SECONDS
+
+        end_when_revoked(settings.keys_path, locker.keys, before=hurry)
+        server.run(sockets=child_sockets())
     finally:
         locker.close()
 

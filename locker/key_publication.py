@@ -76,18 +76,24 @@ class KeyPublication:
             return known
 
 
-def end_when_revoked(folder: Path, keys: LockerKeys, seconds: float = EVERY / SECOND) -> None:
-    """Have this process stop as on SIGTERM as soon as the root has revoked a key that what it signs rests on."""
-    threading.Thread(target=_watch, args=(folder, keys, seconds), name="revoked-keys", daemon=True).start()
+def end_when_revoked(
+    folder: Path, keys: LockerKeys, seconds: float = EVERY / SECOND, *, before: Callable[[], None] = lambda: None
+) -> None:
+    """Have this process stop as on SIGTERM as soon as the root has revoked a key that what it signs rests on.
+
+    ``before`` is called first, in a thread of its own.
+    """
+    threading.Thread(target=_watch, args=(folder, keys, seconds, before), name="revoked-keys", daemon=True).start()
 
 
-def _watch(folder: Path, keys: LockerKeys, seconds: float) -> None:
+def _watch(folder: Path, keys: LockerKeys, seconds: float, before: Callable[[], None]) -> None:
     of_pages_before = {key.kid for key, _ in keys.retired if key.typ == REVOCATION}
     # What was revoked before its start this process knows; at one that is revoked now, a list of pages begins anew.
     held = {key.kid for key in keys.signing.values()} | of_pages_before - keys.revoked
     while not held & _revoked(folder):
         time.sleep(seconds)
     log.error("a key of this process was revoked, so it ends")
+    before()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

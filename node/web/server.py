@@ -52,7 +52,7 @@ def run_asgi(app: ASGIApp, sockets: Sequence[socket.socket], settings: ServerSet
     build_server(app, settings).run(sockets=list(sockets))
 
 
-def build_server(app: ASGIApp, settings: ServerSettings | None = None) -> uvicorn.Server:
+def build_server(app: ASGIApp, settings: ServerSettings | None = None) -> "Server":
     """Return the server that ``run_asgi`` runs; setting its ``should_exit`` stops it, in whatever thread it runs."""
     settings = settings or ServerSettings()
     config = uvicorn.Config(
@@ -73,7 +73,7 @@ def build_server(app: ASGIApp, settings: ServerSettings | None = None) -> uvicor
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.private_key,
     )
-    return _Server(config, settings.drain_seconds)
+    return Server(config, settings.drain_seconds)
 
 
 class _Connection:
@@ -203,15 +203,16 @@ def _protocol(settings: ServerSettings) -> type[asyncio.Protocol]:
     return type("LockerProtocol", (_LockerProtocol,), {"head_seconds": settings.head_seconds})
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, whose stop waits for cancelled requests before it ends the application's lifespan.
 
-    uvicorn ends the lifespan, and with it the database, while cancelled requests have yet to write how they ended.
+    uvicorn ends the lifespan, and with it the database, while cancelled requests have yet to write how they ended. What
+    ``drain_seconds`` is when the stop begins counts.
     """
 
     def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
         super().__init__(config)
-        self._drain_seconds = drain_seconds
+        self.drain_seconds = drain_seconds
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Note the signal without raising it again at the end: an orderly stop is exit status 0."""
@@ -220,7 +221,7 @@ class _Server(uvicorn.Server):
     async def _wait_tasks_to_complete(self) -> None:
         state = self.server_state
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._drain_seconds
+        deadline = loop.time() + self.drain_seconds
         while (state.tasks or state.connections) and loop.time() < deadline:  # noqa: ASYNC110 - uvicorn keeps sets, no events
             await asyncio.sleep(0.05)
         cancelled = list(state.tasks)
