@@ -25,6 +25,9 @@ log = structlog.get_logger("locker.keys")
 EVERY = 5 * SECOND
 """Microseconds between two looks at the files."""
 
+LAST_SECONDS = 15.0
+"""What a process that was told to end has for it: nothing it waits for is worth signing with a revoked key."""
+
 
 class KeyPublication:
     """Public keys and the list of revoked ones; may be used from several threads."""
@@ -81,7 +84,7 @@ def end_when_revoked(
 ) -> None:
     """Have this process stop as on SIGTERM as soon as the root has revoked a key that what it signs rests on.
 
-    ``before`` is called first, in a thread of its own.
+    ``before`` is called first, in a thread of its own. A process that does not heed it is gone for certain some seconds later.
     """
     threading.Thread(target=_watch, args=(folder, keys, seconds, before), name="revoked-keys", daemon=True).start()
 
@@ -95,6 +98,8 @@ def _watch(folder: Path, keys: LockerKeys, seconds: float, before: Callable[[], 
     log.error("a key of this process was revoked, so it ends")
     before()
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
 
 
 def _revoked(folder: Path) -> frozenset[str]:

@@ -112,10 +112,10 @@ HOLDER = textwrap.dedent(
 
 
 @contextlib.contextmanager
-def holding(folder):
+def holding(folder, first=""):
     """A process that has read the keys and watches over them."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", first + HOLDER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout.readline() == "up\n"
@@ -135,6 +135,19 @@ def test_a_process_that_signs_with_a_revoked_key_ends(folder, tmp_path):
         held = load_keys(folder).signing[LOG_GRANT].kid
         revoke(folder, root, [held], "compromised", iss=ISS, now_us=now_us())
         assert process.wait(10) == -signal.SIGTERM
+
+
+def test_a_process_that_does_not_heed_the_order_is_gone_all_the_same(folder, tmp_path):
+    """As one whose jobs wait for nodes that do not answer."""
+    create_root(folder, tmp_path / "root.pem", None, iss=ISS, now_us=now_us())
+    stubborn = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from locker import key_publication; key_publication.LAST_SECONDS = 0.3\n"
+    )
+    with holding(folder, stubborn) as process:
+        held = load_keys(folder).signing[LOG_GRANT].kid
+        revoke(folder, open_root(tmp_path / "root.pem", None), [held], "lost", iss=ISS, now_us=now_us())
+        assert process.wait(10) == 1
 
 
 def test_a_process_ends_when_the_key_of_pages_before_its_own_is_revoked(folder, tmp_path):
