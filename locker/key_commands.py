@@ -13,6 +13,7 @@ from locker.options import Output, plain_faults, with_options
 from locker.roots import Revoked, RootUnusable, create_root, is_encrypted, open_root, publish, revoke
 from locker.rotation import IN_USE, PURPOSES, WAIT, Rotated, drop, list_keys, rotate
 from node.contract.key_revocation import REASONS, root_fingerprint
+from node.contract.problems import InvalidCredential
 from node.contract.times import MINUTE, format_time, now_us
 
 _RESTART = "Restart locker serve: running processes have read their keys at their start."
@@ -86,6 +87,8 @@ def root_create(
     """Make a root into FILE on a removable medium; its public half is published for nodes to pin."""
     with plain_faults():
         settings = load_settings(folder)
+        if no_passphrase and passphrase_file:
+            raise ValueError("give --no-passphrase or --passphrase-file, not both")
         passphrase = None if no_passphrase else _passphrase(passphrase_file, confirm=True)
         made = create_root(
             settings.keys_path, file, passphrase, iss=settings.base_url, now_us=now_us(), replace_present=replace
@@ -155,7 +158,10 @@ def root_publish(folder: Path, as_json: bool, file: Path) -> None:
     with plain_faults():
         settings = load_settings(folder)
         token = file.read_text("ascii").strip()
-        done = publish(settings.keys_path, token, iss=settings.base_url, now_us=now_us())
+        try:
+            done = publish(settings.keys_path, token, iss=settings.base_url, now_us=now_us())
+        except InvalidCredential as refused:
+            raise RootUnusable(f"{file}: the list is not to be published ({refused.reason})") from refused
     _show_revoked(done, settings, as_json)
 
 

@@ -74,6 +74,25 @@ def test_a_root_is_made_shown_and_used(folder: Path, tmp_path: Path) -> None:
     assert "it is empty" in run(*revoke, "--passphrase-file", str(empty), code=1)
 
 
+def test_a_root_is_not_left_unprotected_beside_a_passphrase(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text("horse\n")
+    both = ("--no-passphrase", "--passphrase-file", str(tmp_path / "pass"), "--folder", str(folder))
+    assert "not both" in run("root", "create", str(tmp_path / "r.pem"), *both, code=1)
+    assert not (tmp_path / "r.pem").exists()
+
+
+def test_a_list_that_is_not_published_says_why(folder: Path, tmp_path: Path) -> None:
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    revoke = ("--unknown", "--root", str(tmp_path / "r.pem"), "--reason", "lost")
+    asked(folder, "root", "revoke", "x" * 43, *revoke)
+    token = json.loads((folder / "keys" / "root.json").read_text())["revoked_keys"]
+    asked(folder, "root", "revoke", "y" * 43, *revoke)
+    (tmp_path / "list.jwt").write_text(token)
+    assert "(rollback)" in run("root", "publish", str(tmp_path / "list.jwt"), "--folder", str(folder), code=1)
+    (tmp_path / "list.jwt").write_text("no list")
+    assert "(malformed)" in run("root", "publish", str(tmp_path / "list.jwt"), "--folder", str(folder), code=1)
+
+
 def test_a_list_from_another_machine_is_published(folder: Path, tmp_path: Path) -> None:
     run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
     before = (folder / "keys" / "root.json").read_bytes()
