@@ -104,6 +104,7 @@ class _Slot:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     early_deaths: int = 0
+    early_faults: int = 0
     start_at: float = 0.0
 
 
@@ -112,9 +113,11 @@ class Supervisor:
     """Starts the children and replaces those that die, until SIGTERM or SIGINT.
 
     A child that dies within ``early_seconds`` of its start is replaced after a growing pause, and after ``most_early_deaths`` of
-    them in a row the supervisor gives up and stops. ``on_exit`` is called in this process for each child that has ended, in a
-    thread of its own, since it may have to wait and a child's successor must not; what it raises is logged. ``announce`` gets the
-    real URLs once.
+    them in a row the supervisor gives up and stops. One that was killed (SIGKILL) did not end by its own fault and counts for the
+    pause alone: nobody who kills processes, a kernel out of memory included, is to stop the service as a whole.
+
+    ``on_exit`` is called in this process for each child that has ended, in a thread of its own, since it may have to wait and a
+    child's successor must not; what it raises is logged. ``announce`` gets the real URLs once.
 
     The children share a folder for their metrics (see ``metrics.render_metrics``), which is removed at the end.
     """
@@ -155,11 +158,11 @@ class Supervisor:
             now = time.monotonic()
             due = [slot for slot in self._slots if slot.process is None]
             for slot in due:
-                if slot.early_deaths >= self.most_early_deaths:
+                if slot.early_faults >= self.most_early_deaths:
                     log.error(
                         "giving up: a child process ends each time as soon as it has started",
                         child=slot.spec.name,
-                        times=slot.early_deaths,
+                        times=slot.early_faults,
                     )
                     return True
                 if slot.start_at <= now:
@@ -194,6 +197,7 @@ class Supervisor:
             slot.process = None
             early = time.monotonic() - slot.started < self.early_seconds
             slot.early_deaths = slot.early_deaths + 1 if early else 0
+            slot.early_faults = slot.early_faults + (status != -signal.SIGKILL) if early else 0
             slot.start_at = time.monotonic() + (min(0.1 * 2**slot.early_deaths, 5.0) if early else 0.0)
             self._tell(ended)
 

@@ -210,6 +210,18 @@ def test_a_second_signal_kills_at_once(start):
             stuck.result(3)
 
 
+def test_it_does_not_give_up_on_a_child_that_is_killed_again_and_again(start):
+    running = start()
+    for _ in range(6):
+        victim = running.get()
+        os.kill(victim, signal.SIGKILL)
+        until(lambda victim=victim: len(running.family()) == 2 and victim not in {c.pid for c in running.family()}, 10.0)
+    assert running.get()
+    running.process.terminate()
+    assert len(running.exits()) == 8
+    assert running.process.returncode == 0
+
+
 def test_it_gives_up_on_a_child_that_always_dies_at_once(start):
     running = start(job="bad_child")
     exits = running.exits()
