@@ -93,6 +93,8 @@ class KeptConnection:
         """Give the connection back; closing again does nothing, and the next transaction takes another."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._pool is not self._engine.pool:
+                connection.invalidate()  # a pool that was replaced would keep it open until the collector comes by
             connection.close()
 
     def _ready(self) -> Connection:
