@@ -21,7 +21,6 @@ from locker.db.migration import current_revision, require_current, upgrade
 from locker.db.session import Database
 from locker.http.handlers.answers import consent_document
 from locker.key_commands import keys, root
-from locker.key_files import write_private
 from locker.keys import create_keys
 from locker.logs import configure_logging
 from locker.options import Output, plain_faults, with_options
@@ -32,6 +31,7 @@ from locker.services.readiness import Check
 from locker.wiring import Locker, build_locker
 from node.contract.holders import Holder
 from node.contract.times import DAY, format_time
+from node.web.private_files import write_private
 from node.web.processes import ChildSpec, Supervisor, bind
 from node.web.production import mark_as_demo, require_fit, unfit_for_production
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from locker.key_files import locked, write_private
 from node.contract.holders import Holder
 from node.contract.key_revocation import MAX_KEY_LIST, KeyRevocationList, read_root
 from node.contract.problems import ProblemError
@@ -34,6 +33,7 @@ from node.contract.signing import (
     verify,
 )
 from node.contract.times import HOUR
+from node.web.private_files import locked, write_private
 
 _Key = TypeVar("_Key")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from locker.key_files import locked, sync_folder
 from locker.keys import OPENING, Root, load_moments, load_root, save_root
 from locker.rotation import ListedKey, Rotated, list_keys, replace_revoked
 from node.contract.key_revocation import (
@@ -24,6 +23,7 @@ from node.contract.key_revocation import (
 )
 from node.contract.signing import REVOKED_KEYS, SigningKey, VerifyingKey
 from node.contract.times import SECOND
+from node.web.private_files import locked, sync_folder
 
 
 class RootUnusable(Exception):

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from locker.key_files import locked, private_folder, remove_file, replace_file, write_private
 from locker.keys import (
     OLD_OPENING,
     OPENING,
@@ -29,6 +28,7 @@ from locker.keys import (
 from node.contract.sealing import OpeningKey
 from node.contract.signing import CONSENT, REVOCATION, SigningKey
 from node.contract.times import DAY, HOUR, MINUTE, format_time
+from node.web.private_files import locked, private_folder, remove_file, replace_file, write_private
 
 WAIT = 5 * MINUTE
 """Microseconds between publishing a key and using it: nodes fetch keys every minute, and caches keep them for one more."""

@@ -1,12 +1,12 @@
 """The node's own keys, as files that only the service can read."""
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from node.contract.sealing import OpeningKey
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey
+from node.web.private_files import private_folder, write_private
 
 KEY_FOLDER = "keys"
 _REGISTRATION = "registration.pem"
@@ -52,13 +52,16 @@ def create_keys(folder: Path) -> NodeKeys:
         secrets.token_bytes(32), secrets.token_bytes(32),
     )  # fmt: skip
     place = folder / KEY_FOLDER
-    place.mkdir(mode=0o700, parents=True)
+    if place.exists():
+        raise FileExistsError(place)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(place)
     files = {
         _REGISTRATION: keys.registration.pem(), _CLIENT: keys.client.pem(), _WAITING: keys.waiting_holders.pem(),
         _HOLDER_HASH: keys.holder_hash.hex().encode(), _LOG_TAG: keys.log_tag.hex().encode(),
     }  # fmt: skip
     for name, content in files.items():
-        _write_private(place / name, content)
+        write_private(place / name, content)
     return keys
 
 
@@ -99,25 +102,8 @@ def replace_key(folder: Path, name: str) -> NodeKeys:
         _CLIENT: lambda: SigningKey.generate(CLIENT_ASSERTION).pem(),
         _WAITING: lambda: OpeningKey.generate().pem(),
     }[f"{name}.pem"]()
-    path = folder / KEY_FOLDER / f"{name}.pem"
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    _write_private(draft, made)
-    draft.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(folder / KEY_FOLDER / f"{name}.pem", made)
     return load_keys(folder)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _read_private(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from node.db.token_records import TokenRecords
 from node.keys import KEY_FOLDER, NodeKeys, create_keys
 from node.services.access import OPERATOR
 from node.services.tokens import NewToken, TokenService
+from node.web.private_files import write_private
 from node.web.production import mark_as_demo
 
 STORAGE_FOLDER = "storage"
@@ -117,8 +118,7 @@ def init(
 def _make(folder: Path, text: str) -> tuple[Settings, NodeKeys, NewToken]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / SETTINGS_FILE
-    file.touch(mode=0o600)  # the database's password may be in it
-    file.write_text(text, encoding="utf-8")
+    write_private(file, text.encode("utf-8"))  # the database's password may be in it
     settings = load_settings(folder)
     if settings.environment == "demo":
         mark_as_demo(folder)

@@ -215,7 +215,9 @@ def test_it_does_not_give_up_on_a_child_that_is_killed_again_and_again(start):
     for _ in range(6):
         victim = running.get()
         os.kill(victim, signal.SIGKILL)
-        until(lambda victim=victim: len(running.family()) == 2 and victim not in {c.pid for c in running.family()}, 10.0)
+        until(
+            lambda victim=victim: len(running.family()) == 2 and victim not in {c.pid for c in running.family()}, 10.0
+        )
     assert running.get()
     running.process.terminate()
     assert len(running.exits()) == 8

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from locker.key_files import private_folder, write_private
+from node.web.private_files import private_folder, write_private
 
 
 @pytest.fixture
