@@ -6,7 +6,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from locker.gateway import resolve
-from locker.gateway.passage import NodeClient, Passage
+from locker.gateway.passage import NodeClient, Passage, headers_to_node
 from locker.gateway.requests import (
     Reading,
     consent_id,
@@ -78,23 +78,24 @@ class GatewayApp:
     async def _document(self, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         require_method(scope, METHODS)
         headers = headers_of(scope)
-        wish = _wish(prefix, scope, headers)
+        wish, passed_on = _wish(prefix, scope, headers)
         (outcome,) = await self._office.submit(wish)
         if not isinstance(outcome, Granted):
             raise outcome
         try:
-            await self._passage.pass_through(outcome, headers, prefix, scope, receive, send)
+            await self._passage.pass_through(outcome, passed_on, prefix, scope, receive, send)
         except ProblemError as error:
             # The ticket is on record; that nothing came of it is to be, too, before it is said. Raises the error again.
             await self._office.submit(replace(wish, fault=error, jti=outcome.jti))
 
 
-def _wish(prefix: str, scope: Scope, headers: dict[str, str]) -> TicketRequest:
-    """Read a request for a document, its faults among it."""
+def _wish(prefix: str, scope: Scope, headers: dict[str, str]) -> tuple[TicketRequest, dict[str, str]]:
+    """Read a request for a document, its faults among it, and what of its headers goes on to the node."""
     reading = Reading(headers)
     uri = reading.part(document_uri, scope, prefix)
     query = reading.part(query_of, scope, ("consent_id",) if prefix == GATEWAY_PREFIX else ())
     under = reading.part(consent_id, headers, query or {}) if prefix == GATEWAY_PREFIX else None
+    passed_on = reading.part(headers_to_node, headers)
     asked = Asked.by(scope, GATEWAY if prefix == GATEWAY_PREFIX else OWN)
     uris = () if uri is None else (uri,)
-    return TicketRequest(reading.token_hash, uris, asked, under, act=ACT_GATEWAY, fault=reading.fault)
+    return TicketRequest(reading.token_hash, uris, asked, under, act=ACT_GATEWAY, fault=reading.fault), passed_on or {}

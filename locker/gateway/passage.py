@@ -70,6 +70,14 @@ class ClientLeft(Exception):
     """The client went away before the node had answered."""
 
 
+def headers_to_node(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the request headers that go on to the node; who asks is in the ticket alone. Raises BadRequest."""
+    passed = {name: headers[name] for name in TO_NODE if name in headers}
+    if not all(value.isascii() and value.isprintable() for value in passed.values()):
+        raise BadRequest("a header has characters that are not allowed there")
+    return passed
+
+
 class Passage:
     """Streams documents through."""
 
@@ -79,15 +87,16 @@ class Passage:
         self._send_timeout = send_timeout
 
     async def pass_through(
-        self, granted: Granted, headers: Mapping[str, str], place: str, scope: Scope, receive: Receive, send: Send
+        self, granted: Granted, passed_on: Mapping[str, str], place: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Fetch a document with a ticket and send it on as it comes; ``place`` is this plane's prefix of documents.
+        """Fetch a document with a ticket and send it on as it comes.
 
+        ``passed_on`` are the request's headers for the node (``headers_to_node``), ``place`` is this plane's prefix of documents.
         Raises ProblemError while nothing has been sent; after that the connection is broken, so that a part never looks whole.
         """
         url = f"{granted.base_url}/v1/documents/{granted.uri}"
         asking = {
-            **_passed_on(headers),
+            **passed_on,
             "authorization": f"Bearer {granted.ticket}",
             "x-request-id": request_id_of(scope),
         }
@@ -165,14 +174,6 @@ async def _unless_client_leaves(receive: Receive, asking: Coroutine[Any, Any, _T
 async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the request headers that go on to the node; who asks is in the ticket alone."""
-    passed = {name: headers[name] for name in TO_NODE if name in headers}
-    if not all(value.isascii() and value.isprintable() for value in passed.values()):
-        raise BadRequest("a header has characters that are not allowed there")
-    return passed
 
 
 def _answer_headers(upstream: Upstream, place: str) -> list[tuple[bytes, bytes]]:

@@ -296,6 +296,17 @@ def test_once_means_one_reading_with_its_head_and_ranges(reading) -> None:
     assert results[0]["outcome"] == "refused"
 
 
+@pytest.mark.parametrize("header", ["range", "if-range", "if-match", "if-none-match", "accept", "accept-language"])
+def test_a_header_that_cannot_go_on_is_refused_before_a_consent_is_spent(reading, header) -> None:
+    consent = reading.world.consent(reading.world.asha, INCOME, once=True).consent_id
+    answer = gateway(reading, consent=consent, **{header: "ä".encode("latin-1")})
+    assert (answer.status_code, slug(answer)) == (400, "bad-request")
+    assert attempt_of(reading, answer)["outcome"] == "refused"
+    assert records(reading) == []
+    results = resolve(reading, {"consent_id": consent, "uris": [INCOME]}).json()["results"]
+    assert results[0]["outcome"] == "resolved"
+
+
 def resolve(live, body, token: str | None = None, **more):
     return live.send("POST", "/v1/resolve", token or live.token, json=body, **more)
 
