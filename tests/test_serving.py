@@ -38,7 +38,8 @@ def serve(folder):
 
 def stop(process):
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def wait_for(url, process, **options):

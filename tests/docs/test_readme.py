@@ -71,7 +71,7 @@ def test_every_command_runs_as_written(tmp_path, free_port):
         for server in servers:
             server.send_signal(signal.SIGTERM)
         for server in servers:
-            server.wait(30)
+            server.communicate(timeout=30)
 
 
 def ending_as_itself(script):

@@ -415,8 +415,9 @@ class PartialRead:
                 self.body += piece
         except OSError:
             pass
+        self.leave()
         return self.body
 
     def leave(self) -> None:
-        """Close the connection without taking the rest."""
+        """Close the connection, whatever was not taken."""
         self._socket.close()

@@ -64,7 +64,7 @@ def running_jobs(side, folder):
         yield jobs
     finally:
         os.kill(jobs.pid, signal.SIGTERM)
-        jobs.wait(30)
+        jobs.communicate(timeout=30)
 
 
 def test_the_job_process_does_the_whole_round(side, locker, tmp_path):
