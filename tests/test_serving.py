@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 PROGRAM = Path(sys.executable).parent / "locker-node"
 
@@ -139,7 +139,7 @@ def web_processes(database_url, expected):
     deadline, found = time.monotonic() + 20, {}
     while len(found) < expected and time.monotonic() < deadline:
         time.sleep(0.05)
-        with create_engine(database_url).begin() as connection:
+        with create_engine(database_url, poolclass=NullPool).begin() as connection:
             rows = connection.execute(text("SELECT instance, ended_us FROM serving_process"))
             found = {instance.partition("#")[0]: ended_us is None for instance, ended_us in rows}
     assert len(found) == expected
