@@ -28,7 +28,7 @@ from node.services.audit import Outcome
 from node.services.events import Caller, end_of_read, refusal
 from node.services.ports import Placement
 from node.storage.guard import GuardedDriver
-from node.storage.interface import CHUNK, ObjectStream
+from node.storage.interface import CHUNK, LARGEST_READ, ObjectStream
 from node.web.batches import BatchWorker
 from node.web.problems import send_problem
 from node.web.stream import StreamEnd, connection_of, send_stream
@@ -247,7 +247,7 @@ class DeliveryApp:
 
             async def next_chunk() -> bytes:
                 try:
-                    return first.pop() if first else await loop.run_in_executor(self._pool, source.read, CHUNK)
+                    return first.pop() if first else await loop.run_in_executor(self._pool, source.read, LARGEST_READ)
                 except ProblemError as error:
                     ending.reason = error.reason
                     raise

@@ -20,6 +20,7 @@ from node.storage.errors import (
 )
 from node.storage.interface import (
     CHUNK,
+    LARGEST_READ,
     ByteSource,
     Capabilities,
     Finding,
@@ -68,7 +69,7 @@ class GuardedDriver:
         """Return a stream of an object recorded with this size and SHA-256, or of a range of it; the caller closes it.
 
         A whole object's last chunk is handed out only once length and SHA-256 agree; a range must give its exact length. Else the
-        stream raises ObjectDamaged. It never holds more than one chunk of 256 KiB. Raises RangeNotSatisfiable for a range that is
+        stream raises ObjectDamaged. It never holds more than 1 MiB of it. Raises RangeNotSatisfiable for a range that is
         not inside the recorded size, InvalidKey, ObjectMissing.
         """
         require_key(key)
@@ -103,7 +104,7 @@ class GuardedDriver:
     def verify(self, key: str, size: int, sha256: str) -> None:
         """Read an object through; raises ObjectDamaged or ObjectMissing unless it is there as recorded."""
         with self.open_verified(key, size, sha256) as stream:
-            while stream.read(CHUNK):
+            while stream.read(LARGEST_READ):
                 pass
 
     def put(self, key: str, source: ByteSource, size: int) -> StoredObject:
@@ -233,7 +234,7 @@ class _CheckedStream:
             return b""
         started = perf_counter()
         try:
-            return self._next(min(size, CHUNK, self._left))
+            return self._next(min(size, LARGEST_READ, self._left))
         except Exception as error:
             self._guard.report("read", error)
             self._failure = error if isinstance(error, StorageError) else UnexpectedStoreError()

@@ -13,6 +13,10 @@ from typing import ClassVar, Protocol, Self
 from node.storage.errors import OperationNotSupported
 
 CHUNK = 256 * 1024
+"""Bytes of a piece, where nothing speaks for more; what is no larger is a small object."""
+
+LARGEST_READ = 1024 * 1024
+"""The most that one read of a checked stream gives: each read is a thread's turn, and a large object is read in few of them."""
 
 
 @dataclass(frozen=True, slots=True)

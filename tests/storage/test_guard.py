@@ -23,10 +23,10 @@ from node.storage.errors import (
     UnexpectedStoreError,
 )
 from node.storage.guard import HASHED_AT_ONCE, GuardedDriver
-from node.storage.interface import CHUNK, Capabilities, ObjectInfo
+from node.storage.interface import CHUNK, LARGEST_READ, Capabilities, ObjectInfo
 
 KEY = "in.gov.x/incom/3f/1001.v1-0123456789abcdef.pdf"
-CONTENT = bytes(range(256)) * 3000  # three chunks less a bit
+CONTENT = bytes(range(256)) * 5000  # five chunks less a bit, more than the largest read
 SIZE = len(CONTENT)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
@@ -85,8 +85,8 @@ def test_a_good_object_comes_whole(size: int, step: int) -> None:
         chunks = list(iter(lambda: stream.read(size), b""))
         assert stream.read(size) == b""
     assert b"".join(chunks) == CONTENT
-    assert max(map(len, chunks)) <= CHUNK
-    assert driver.opened[0].largest <= CHUNK
+    assert max(map(len, chunks)) <= LARGEST_READ
+    assert driver.opened[0].largest <= LARGEST_READ
     assert driver.opened[0].closed
 
 
