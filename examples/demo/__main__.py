@@ -56,7 +56,7 @@ def invite(story: Story) -> None:
         f"""
 {story.passed} checks passed. Everything is still running; press Ctrl-C to stop it.
 
-  Locker             {story.locker.url}/v1/ui
+  Locker             {story.locker.url}/v1/openapi.json
   eDistrict's node   {edistrict.url}/v1/ui
   University's node  {story.servers["university"].url}/v1/ui
 
