@@ -16,6 +16,8 @@ from node.contract.key_revocation import REASONS, root_fingerprint
 from node.contract.problems import InvalidCredential
 from node.contract.times import MINUTE, format_time, now_us
 
+# One key identifier in 64 begins with a hyphen, and is not to be taken for an option.
+_WITH_KEY_IDS = {"ignore_unknown_options": True}
 _RESTART = "Restart locker serve: running processes have read their keys at their start."
 
 
@@ -56,7 +58,7 @@ def keys_rotate(folder: Path, as_json: bool, purpose: str, at_once: bool) -> Non
     Output(as_json).show(_rotated(done), lambda: _said(done))
 
 
-@keys.command("drop")
+@keys.command("drop", context_settings=_WITH_KEY_IDS)
 @click.argument("kid", metavar="KID")
 @click.option("--now", "early", is_flag=True, help="Although what it signed or sealed may still be about.")
 @with_options
@@ -129,7 +131,7 @@ def root_show(folder: Path, as_json: bool) -> None:
     Output(as_json).show(document, lines)
 
 
-@root.command("revoke")
+@root.command("revoke", context_settings=_WITH_KEY_IDS)
 @click.argument("kids", metavar="KID...", nargs=-1, required=True)
 @click.option("--root", "file", type=click.Path(path_type=Path), required=True, help="The root's file.")
 @click.option("--reason", type=click.Choice(REASONS), required=True)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from locker.config import load_settings
 from locker.wiring import Locker, build_locker
 from node.contract.key_revocation import root_fingerprint
@@ -174,3 +176,12 @@ def test_a_new_beginning_takes_as_many_pages_as_it_needs(folder: Path, tmp_path:
     assert [len(page.entries) for page in pages] == [2, 2, 1]
     assert verify_page(revocations.latest(), locker.keys.public).sequence == 9
     locker.close()
+
+
+@pytest.mark.parametrize("kid", ["-ryHjJsv4zfDApYyVDHqPFqf7iIfxya6IC0vDY9Ca_8", "--abc"])
+def test_a_key_id_may_begin_with_a_hyphen(folder: Path, tmp_path: Path, kid: str) -> None:
+    assert "No such option" not in run("keys", "drop", kid, "--folder", str(folder), code=1)
+    medium = tmp_path / "medium.pem"
+    run("root", "create", str(medium), "--folder", str(folder), given="horse\nhorse\n")
+    revoke = ("root", "revoke", kid, "--root", str(medium), "--reason", "lost", "--folder", str(folder))
+    assert "No such option" not in run(*revoke, given="horse\n", code=1)
