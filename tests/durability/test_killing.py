@@ -186,7 +186,9 @@ def test_kill_9_under_load(database, new_node, run, tmp_path, soak, request):
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
     # Reads whose ends could not be written while the database was away are closed once their process is gone.
-    run("serve", str(served.folder))
+    again = run("serve", str(served.folder))
+    uri, (_, ticket) = next(iter(documents.items()))
+    assert read(again.url, uri, ticket, "again").status == 200  # its process is registered with its first rows
     settle(served)
 
     events = placed_events(served.node.database)
