@@ -25,7 +25,7 @@ from node.services.lookups import HolderLookup
 from node.services.pending_objects import PendingObjects
 from node.services.pulls import PullLimits, PullService
 from node.services.push import Push
-from node.services.registration import Introduction, Registration
+from node.services.registration import Registration
 from node.storage.guard import GuardedDriver
 from node.storage.registry import DriverRegistry
 
@@ -146,7 +146,7 @@ class Node:
         """Introduces this node to a locker."""
         return Registration(
             self.locker_client, self.lockers,
-            introduction=Introduction.of(self.settings),
+            introduction=self.settings,
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
             refused=self.outbox,
         )  # fmt: skip

@@ -25,7 +25,7 @@ from node.services.locker_roots import LockerRoots
 from node.services.pulls import KEPT, WINDOW
 from node.services.push import BATCH as PUSH_BATCH
 from node.services.push import Push
-from node.services.registration import Introduction, Registration
+from node.services.registration import Registration
 
 log = structlog.get_logger()
 
@@ -176,7 +176,7 @@ def tasks(settings: Settings) -> tuple[Task, ...]:
 
 def _registration(context: JobContext, database: Database) -> Registration:
     return Registration(
-        context.client, LockerRecords(database), introduction=Introduction.of(context.settings), key=context.keys.registration,
+        context.client, LockerRecords(database), introduction=context.settings, key=context.keys.registration,
         public=context.keys.public, offer=list, clock=context.clock, refused=_outbox(context, database),
     )  # fmt: skip
 

@@ -87,8 +87,8 @@ class Registered:
     root_fingerprint: str
 
 
-class Introduced(Protocol):
-    """The settings that the node tells of."""
+class Introduction(Protocol):
+    """What the node says of itself, as its settings have it."""
 
     @property
     def node_id(self) -> str:
@@ -105,21 +105,6 @@ class Introduced(Protocol):
     @property
     def exposure(self) -> str:
         """``direct``, or ``gateway-only`` when only a locker's gateway may read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """What the node says of itself."""
-
-    node_id: str
-    name: str
-    base_url: str
-    exposure: str = "direct"
-
-    @classmethod
-    def of(cls, settings: Introduced) -> "Introduction":
-        """Return what the settings say."""
-        return cls(settings.node_id, settings.name, settings.base_url, settings.exposure)
 
 
 class Registration:

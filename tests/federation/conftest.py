@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,13 +49,14 @@ from node.services.locker_lists import LockerLists
 from node.services.locker_roots import LockerRoots
 from node.services.ports import DocTypeRecord
 from node.services.push import Push
-from node.services.registration import Introduction, Registration
+from node.services.registration import Registration
 from node.web.circuits import Circuits
 from node.web.outbound import OutboundClient, OutboundLimits
 from node.web.specification import load_specification
 from tests.federation.running import Federation, running_federation
 
 NODE_ID = "node-1"
+INTRODUCTION = SimpleNamespace(node_id=NODE_ID, name="Node", base_url="http://127.0.0.1:1", exposure="gateway-only")
 
 
 @functools.cache
@@ -324,7 +326,7 @@ class NodeSide:
         self.lists = LockerLists(self.client, self.lockers, clock=self.clock)
         self.roots = LockerRoots(self.client, self.lockers)
         self.registration = Registration(
-            self.client, self.lockers, introduction=Introduction(NODE_ID, "Node", "http://127.0.0.1:1", "gateway-only"),
+            self.client, self.lockers, introduction=INTRODUCTION,
             key=self.keys.registration, public=self.keys.public, offer=Offer(self.database), clock=self.clock,
             refused=self.outbox,
         )  # fmt: skip
