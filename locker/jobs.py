@@ -1,8 +1,6 @@
 """The job process, the only place of the scheduler: ``python -m locker.jobs FOLDER``. Each task is one call of a service."""
 
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from locker.key_publication import end_when_revoked
 from locker.logs import configure_logging
 from locker.wiring import Locker, build_locker
 from node.contract.problems import ProblemError
-from node.web.processes import end_with_parent
+from node.web.processes import end_with_parent, stopped_by_signals
 
 log = structlog.get_logger("locker.jobs")
 
@@ -74,9 +72,7 @@ def _run(task: Callable[[Locker], None], locker: Locker) -> None:
 def main() -> None:
     """Run the jobs until SIGTERM or SIGINT."""
     end_with_parent()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stopped_by_signals()
     settings = load_settings(Path(sys.argv[1]))
     configure_logging(settings.log_level)
     locker = build_locker(settings)

@@ -1,6 +1,5 @@
 """The job process of a node: the one place where scheduled work is done."""
 
-import signal
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +17,7 @@ from node.keys import NodeKeys
 from node.services.locker_client import LockerClient
 from node.web.circuits import Circuits
 from node.web.outbound import OutboundClient, OutboundLimits
+from node.web.processes import stopped_by_signals
 
 LIST_LIMITS = OutboundLimits(connect=5, first_byte=5, idle=5, total=20)
 """For revocations: a locker that takes connections and answers nothing keeps others' lists waiting no longer than this."""
@@ -56,7 +56,7 @@ def run_jobs(
     ``sweep`` removes what failed puts have left in the stores. ``owner`` is the name under which leases are held: one that no
     other running process has, a new one by default.
     """
-    stop = stop or _stop_on_signals()
+    stop = stop or stopped_by_signals()
     http = OutboundClient(allow_private=node.settings.allow_private)
     # A circuit that stays open after an outage would keep revocations away. Each locker is asked by one request at a time and at
     # an interval, so nothing is spared by waiting longer.
@@ -81,10 +81,3 @@ def run_jobs(
     asking.close()
     if sinks:
         sinks.close()
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    return stop

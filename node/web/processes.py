@@ -96,6 +96,14 @@ def _wait_for_parent(pipe: int) -> None:
     os._exit(1)
 
 
+def stopped_by_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set, for a child that waits for nothing else. Main thread only."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 @dataclass
 class _Slot:
     """One place for a child: the process in it, and how the ones before it fared."""
