@@ -1,6 +1,7 @@
 """``locker keys`` and ``locker root``: changing keys as a matter of routine, and revoking one that was stolen."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,10 @@ def root_revoke(
         settings = load_settings(folder)
         passphrase = _passphrase(passphrase_file) if is_encrypted(file) else None
         signing = open_root(file, passphrase)
-        done = revoke(
-            settings.keys_path, signing, kids, reason, iss=settings.base_url, now_us=now_us(), unknown=unknown
-        )
+        with _refused_lists():
+            done = revoke(
+                settings.keys_path, signing, kids, reason, iss=settings.base_url, now_us=now_us(), unknown=unknown
+            )
     _show_revoked(done, settings, as_json)
 
 
@@ -160,11 +162,18 @@ def root_publish(folder: Path, as_json: bool, file: Path) -> None:
     with plain_faults():
         settings = load_settings(folder)
         token = file.read_text("ascii").strip()
-        try:
+        with _refused_lists():
             done = publish(settings.keys_path, token, iss=settings.base_url, now_us=now_us())
-        except InvalidCredential as refused:
-            raise RootUnusable(f"{file}: the list is not to be published ({refused.reason})") from refused
     _show_revoked(done, settings, as_json)
+
+
+@contextmanager
+def _refused_lists() -> Iterator[None]:
+    """Tell an officer why a list is refused, which is an answer to others in the words of a refused token."""
+    try:
+        yield
+    except InvalidCredential as refused:
+        raise RootUnusable(f"the list is not to be published ({refused.reason})") from refused
 
 
 def _show_revoked(done: Revoked, settings: Settings, as_json: bool) -> None:

@@ -172,12 +172,6 @@ def create_keys(folder: Path) -> LockerKeys:
 
 def load_keys(folder: Path) -> LockerKeys:
     """Read all keys; raises KeysRefused naming the file that cannot be used, or a key in use that the root has revoked."""
-    for purpose in (*SIGNING, OPENING):
-        if not key_file(folder, purpose).exists():
-            file = key_file(folder, purpose)
-            raise KeysRefused(
-                f"{file} is not there: put it back from a copy, or make another key: locker keys rotate {purpose} --now"
-            )
     signing = {typ: read_signing(folder, purpose) for purpose, typ in SIGNING.items()}
     if len({key.kid for key in signing.values()}) != len(signing):
         raise KeysRefused(f"{folder}: two purposes share one key; make each its own")
@@ -263,6 +257,11 @@ def read_key(path: Path, read: Callable[[bytes], _Key]) -> _Key:
         if path.stat().st_mode & 0o077:
             raise KeysRefused(f"{path}: others can read it; run chmod 600 on it")
         return read(path.read_bytes())
+    except FileNotFoundError:
+        another = (
+            f", or make another key: locker keys rotate {path.stem} --now" if path.stem in (*SIGNING, OPENING) else ""
+        )
+        raise KeysRefused(f"{path} is not there: put it back from a copy{another}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeysRefused(f"{path}: {type(error).__name__}: {error}") from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from locker import roots
 from locker.config import load_settings
 from locker.wiring import Locker, build_locker
 from node.contract.key_revocation import root_fingerprint
@@ -93,6 +94,23 @@ def test_a_list_that_is_not_published_says_why(folder: Path, tmp_path: Path) -> 
     assert "(rollback)" in run("root", "publish", str(tmp_path / "list.jwt"), "--folder", str(folder), code=1)
     (tmp_path / "list.jwt").write_text("no list")
     assert "(malformed)" in run("root", "publish", str(tmp_path / "list.jwt"), "--folder", str(folder), code=1)
+
+
+def test_a_revocation_that_another_has_overtaken_says_so(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    run("root", "create", str(tmp_path / "r.pem"), "--no-passphrase", "--folder", str(folder))
+    more = ("--unknown", "--root", str(tmp_path / "r.pem"), "--reason", "lost", "--folder", str(folder))
+    sign = roots._sign
+
+    def overtaken(*arguments: object) -> str:
+        monkeypatch.setattr(roots, "_sign", sign)
+        run("root", "revoke", "x" * 43, *more)
+        return sign(*arguments)
+
+    monkeypatch.setattr(roots, "_sign", overtaken)
+    said = run("root", "revoke", "y" * 43, *more, code=1)
+    assert "the list is not to be published (fork)" in said or "(rollback)" in said
+    run("root", "revoke", "y" * 43, *more)
+    assert {"x" * 43, "y" * 43} <= {row["kid"] for row in asked(folder, "root", "show")["revoked"]}
 
 
 def test_a_list_from_another_machine_is_published(folder: Path, tmp_path: Path) -> None:
