@@ -6,7 +6,7 @@ from pathlib import Path
 
 from node.contract.sealing import OpeningKey
 from node.contract.signing import CLIENT_ASSERTION, REGISTRATION, KeySet, SigningKey
-from node.web.private_files import private_folder, write_private
+from node.web.private_files import locked, private_folder, write_private
 
 KEY_FOLDER = "keys"
 _REGISTRATION = "registration.pem"
@@ -102,7 +102,9 @@ def replace_key(folder: Path, name: str) -> NodeKeys:
         _CLIENT: lambda: SigningKey.generate(CLIENT_ASSERTION).pem(),
         _WAITING: lambda: OpeningKey.generate().pem(),
     }[f"{name}.pem"]()
-    write_private(folder / KEY_FOLDER / f"{name}.pem", made)
+    place = folder / KEY_FOLDER
+    with locked(place):
+        write_private(place / f"{name}.pem", made)
     return load_keys(folder)
 
 

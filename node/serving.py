@@ -115,7 +115,7 @@ def _run_web(node: Node, run: str) -> None:
     gc.collect()
     gc.freeze()
     run_asgi(app, child_sockets(), _server_settings(node.settings))
-    with _ends_noted(), node.database.writing() as connection:
+    with _unless_database_is_away(), node.database.writing() as connection:
         mark_ended(connection, process_id, now_us())
 
 
@@ -131,12 +131,12 @@ def _server_settings(settings: Settings) -> "ServerSettings":
 
 def _end_processes(node: Node, run: str, pid: int | None = None) -> None:
     """Note that processes are gone, so that what they left open in the log is closed."""
-    with _ends_noted(), node.database.writing() as connection:
+    with _unless_database_is_away(), node.database.writing() as connection:
         mark_run_ended(connection, run, now_us(), pid)
 
 
 @contextmanager
-def _ends_noted() -> Iterator[None]:
+def _unless_database_is_away() -> Iterator[None]:
     """Go on without a database that does not answer."""
     try:
         yield
