@@ -31,7 +31,7 @@ from locker.services.readiness import Check
 from locker.wiring import Locker, build_locker
 from node.contract.holders import Holder
 from node.contract.times import DAY, format_time
-from node.web.private_files import write_private
+from node.web.private_files import keep_others_out, write_private
 from node.web.processes import ChildSpec, Supervisor, bind
 from node.web.production import mark_as_demo, require_fit, unfit_for_production
 
@@ -62,6 +62,7 @@ def _opened(folder: Path) -> Iterator[Locker]:
 @click.group()
 def main() -> None:
     """Run a document locker: the registry that resolves document URIs and records consent."""
+    keep_others_out()
     configure_logging("warning")
 
 
@@ -85,7 +86,7 @@ def init(folder: Path, as_json: bool, **values: Any) -> None:
         file = folder / SETTINGS_FILE
         if file.exists():
             raise ValueError(f"{file} is there already")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         values["base_url"] = values["base_url"] or f"http://{values['host']}:{values['port']}"
         on_https = values["base_url"].startswith("https://")
         values["environment"] = values["environment"] or ("production" if on_https else "demo")

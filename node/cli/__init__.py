@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from node.cli.lazy import LazyGroup
+from node.web.private_files import keep_others_out
 
 INTERRUPTED = 130
 
@@ -53,6 +54,7 @@ def root() -> None:
 
 def main() -> None:
     """Run the command that the process was started with and end the process."""
+    keep_others_out()
     sys.exit(run(sys.argv[1:]))
 
 

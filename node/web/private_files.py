@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def keep_others_out() -> None:
+    """Have whatever this process and its children make from now on be their own alone: the database holds who read what."""
+    os.umask(0o077)
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Create or replace a file; after a crash there is the old one or the new one. What root writes is the folder's owner's."""
     draft = path.with_name(path.name + ".new")

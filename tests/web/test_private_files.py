@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,13 @@ def test_others_give_nothing_away(tmp_path, given_to, monkeypatch):
     write_private(tmp_path / "a", b"a")
     private_folder(tmp_path / "b")
     assert given_to == []
+
+
+@pytest.mark.parametrize("program", ["node.cli", "locker.cli"])
+def test_all_that_a_command_makes_is_closed_to_others(tmp_path, program):
+    folder = tmp_path / "made"
+    command = [sys.executable, "-c", f"from {program} import main; main()", "init", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, umask=0o022)
+    made = [folder, *folder.rglob("*")]
+    assert any(path.suffix == ".db" for path in made)
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
