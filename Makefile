@@ -22,7 +22,7 @@ test: $(STAMP) system
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 soak: $(STAMP) system
-	$(BIN)/python -m pytest --soak --soak-report bench/soak.json --numprocesses 2 --dist loadgroup --timeout 1800
+	$(BIN)/python -m pytest --soak --soak-report=bench/soak.json --numprocesses 2 --dist loadgroup --timeout 1800
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

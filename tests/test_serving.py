@@ -30,10 +30,25 @@ def made(tmp_path, free_port):
     return tmp_path / "node", port
 
 
+RUNNING = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    yield
+    for process in RUNNING:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    RUNNING.clear()
+
+
 def serve(folder):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [PROGRAM, "serve", "--folder", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    RUNNING.append(process)
+    return process
 
 
 def stop(process):
